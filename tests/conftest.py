@@ -1,0 +1,30 @@
+"""Fixtures for the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ASSETS_VARIABLE = "CONDKIT_TEST_ASSETS"
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real weights, photographs and odd files that tests may read, never copy."""
+    folder = os.environ.get(ASSETS_VARIABLE)
+    if not folder:
+        pytest.skip(f"{ASSETS_VARIABLE} is not set: real weights and photographs are not here")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"{ASSETS_VARIABLE}={folder} is no folder")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_surprises_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own cache and weights must not change what a test sees, nor be changed."""
+    for name in ("CONDKIT_WEIGHTS_DIR", "CONDKIT_CACHE", "CONDKIT_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
