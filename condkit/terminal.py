@@ -1,0 +1,96 @@
+"""How the command line looks: progress and notes on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+@dataclass(slots=True)
+class Bar:
+    """A progress bar that may be silent; `update` is cheap enough for every image."""
+
+    _progress: Progress | None
+    _task: TaskID | None
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` are through, with a short note such as "12.3 images/s"."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, note=note)
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool) -> Iterator[Bar]:
+    """A bar on stderr; nothing where stderr is no terminal or `quiet` is asked for."""
+    if quiet or not sys.stderr.isatty():
+        yield Bar(None, None)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield Bar(progress, progress.add_task(title, total=None, note=""))
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A note for the person who watches, on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def result(text: str) -> None:
+    """A line of the result, on stdout."""
+    print(text)  # noqa: T201
+
+
+def result_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """The whole result as one JSON document, on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain aligned table on stdout: it can be read, searched and cut by other tools."""
+    widths = [
+        max(len(column), *(len(row[index]) for row in rows)) if rows else len(column)
+        for index, column in enumerate(columns)
+    ]
+    for row in (columns, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        result("  ".join(cells).rstrip())
+
+
+def size_text(size_bytes: int) -> str:
+    """A file size as people write it, in decimal units: "58.9 MB"."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Counts in one phrase: "decode 2, caption 1"."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
