@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines differ in speed; only what comes out is tested, not how fast.
+settings.register_profile("condkit", deadline=None)
+settings.load_profile("condkit")
 
 ASSETS_VARIABLE = "CONDKIT_TEST_ASSETS"
 
