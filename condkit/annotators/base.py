@@ -1,0 +1,184 @@
+"""What a detector and a condition are; a new one is one file that defines `DETECTOR`, `CONDITION`.
+
+A detector turns images into predictions, a condition renders a prediction into a map. Nothing here
+imports torch or OpenCV, and neither may a detector's or condition's module at its top: listing them
+has to stay instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from condkit.device import DTYPES, choose_device, choose_dtype
+from condkit.errors import ConfigError
+from condkit.settings import choose
+from condkit.types import ConditionMap, ConditionSpec, Prediction, RgbImage
+from condkit.weights import WeightSpec, WeightStore
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where networks run, in which arithmetic, and where their weights come from.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        dtype: "auto", "fp32", "bf16" or "fp16".
+        store: The weight store.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    store: WeightStore = field(default_factory=WeightStore)
+
+    def __post_init__(self) -> None:
+        choose(self.dtype, DTYPES, what="dtype")
+
+    def resolve(self) -> tuple[torch.device, torch.dtype]:
+        """The torch device and dtype that the names stand for on this machine.
+
+        Raises:
+            ConfigError: if the device is not there; the CPU never stands in silently.
+        """
+        device = choose_device(self.device)
+        return device, choose_dtype(self.dtype, device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorSpec:
+    """What a detector is.
+
+    Attributes:
+        name: The file name and command line name.
+        summary: One line for listings.
+        source: The paper, or the implementation whose conventions are kept.
+        yields: The class of its predictions.
+        weights: The files it can run on, keyed by the value of its setting `weights`; empty for
+            algorithms without any.
+    """
+
+    name: str
+    summary: str
+    source: str
+    yields: type[Prediction]
+    weights: Mapping[str, WeightSpec] = field(default_factory=dict)
+
+
+class Detector(Protocol):
+    """A loaded detector."""
+
+    def __call__(self, images: Sequence[RgbImage]) -> list[Prediction]:
+        """One prediction per image, in order, at the image's own size.
+
+        A batch equals its images one by one (networks: within one grey level), the images may
+        differ in size, and they are never changed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PerImage:
+    """A detector that looks at one image after the other.
+
+    Attributes:
+        predict: One image in, its prediction out.
+    """
+
+    predict: Callable[[RgbImage], Prediction]
+
+    def __call__(self, images: Sequence[RgbImage]) -> list[Prediction]:
+        """One prediction per image."""
+        return [self.predict(image) for image in images]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorDefinition:
+    """How a detector is set up and loaded.
+
+    Attributes:
+        spec: What it is.
+        params: A frozen, hashable dataclass with defaults that checks itself (`ConfigError`).
+            A field `weights` chooses among `spec.weights`; a field `detect_size` is a network's
+            working size.
+        load: Builds the detector; networks are fetched and put on the device here.
+    """
+
+    spec: DetectorSpec
+    params: type[Any]
+    load: Callable[[Any, Runtime], Detector]
+
+    def weights(self, params: object) -> tuple[WeightSpec, ...]:
+        """The weight files that the detector needs with these settings."""
+        if not self.spec.weights:
+            return ()
+        return (self.spec.weights[getattr(params, "weights")],)  # noqa: B009 - params is any class
+
+
+@dataclass(frozen=True, slots=True)
+class NoParams:
+    """For detectors and renderers that have nothing to set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renderer:
+    """How a condition draws the predictions of one detector.
+
+    Attributes:
+        detector: The detector's name.
+        render: (prediction, params) to the map; pure, called from many threads at once.
+        params: A frozen, hashable dataclass with defaults that checks itself (`ConfigError`).
+    """
+
+    detector: str
+    render: Callable[[Any, Any], ConditionMap]
+    params: type[Any] = NoParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionDefinition:
+    """A condition with everything that can make it.
+
+    Attributes:
+        spec: What its pixels mean.
+        renderers: One per detector that can feed it; the first is the default.
+    """
+
+    spec: ConditionSpec
+    renderers: tuple[Renderer, ...]
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The names of the detectors, default first."""
+        return tuple(renderer.detector for renderer in self.renderers)
+
+    def renderer(self, detector: str) -> Renderer:
+        """The renderer for a detector's predictions.
+
+        Raises:
+            KeyError: if the detector does not feed this condition.
+        """
+        return {renderer.detector: renderer for renderer in self.renderers}[detector]
+
+
+def field_names(params: type[Any]) -> tuple[str, ...]:
+    """The settings of a parameter dataclass, in order."""
+    return tuple(f.name for f in dataclasses.fields(params))
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a setting.
+
+    Args:
+        condition: Whether the value is possible.
+        message: The setting's name, what was expected and what came.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if not condition:
+        raise ConfigError(message)

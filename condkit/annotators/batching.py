@@ -1,0 +1,108 @@
+"""Feeding images of any size to a network: working size, padding, groups of equal shape, and back.
+
+All of it is pure and knows nothing of the network.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condkit.types import RgbImage
+
+_LONGEST_UPSCALED = 4
+"""An image is enlarged until its long side is at most this many working sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image at a network's working size, padded.
+
+    Attributes:
+        index: Its place in the batch that was asked for.
+        pixels: (h, w, 3) uint8 RGB; h and w are multiples of the network's.
+        inner_hw: The part that is image; the rest, right and below, repeats the edge.
+    """
+
+    index: int
+    pixels: RgbImage
+    inner_hw: tuple[int, int]
+
+
+def working_size(size_hw: tuple[int, int], detect_size: int) -> tuple[int, int]:
+    """Height and width at which a network looks at an image.
+
+    The short side becomes `detect_size` and the proportions stay. Enlarging stops where the long
+    side would exceed four times `detect_size`, so that a strip of one pixel's width does not become
+    a gigantic image.
+
+    Args:
+        size_hw: The image's height and width in pixels.
+        detect_size: The short side wanted, in pixels.
+    """
+    scale = detect_size / min(size_hw)
+    if scale > 1:
+        scale = max(1.0, min(scale, _LONGEST_UPSCALED * detect_size / max(size_hw)))
+    height, width = (max(1, round(side * scale)) for side in size_hw)
+    return height, width
+
+
+def prepare(images: Sequence[RgbImage], detect_size: int, multiple: int) -> list[Prepared]:
+    """Bring images to the working size and pad them to multiples of `multiple`."""
+    return [
+        _prepare(index, image, working_size(image.shape[:2], detect_size), multiple)
+        for index, image in enumerate(images)
+    ]
+
+
+def _prepare(index: int, image: RgbImage, size_hw: tuple[int, int], multiple: int) -> Prepared:
+    import cv2
+
+    height, width = size_hw
+    pixels = image
+    if image.shape[:2] != size_hw:
+        # The filters of the public maps: Lanczos to enlarge, area to shrink.
+        way = cv2.INTER_LANCZOS4 if height > image.shape[0] else cv2.INTER_AREA
+        pixels = cv2.resize(image, (width, height), interpolation=way)  # type: ignore[assignment]
+    below, right = -height % multiple, -width % multiple
+    if below or right:
+        pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge")
+    return Prepared(index, pixels, size_hw)
+
+
+def chunks(prepared: Sequence[Prepared], max_pixels: int) -> Iterator[list[Prepared]]:
+    """Groups of one padded size, each of at most `max_pixels` pixels in all, but never empty."""
+    by_size: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
+    for item in prepared:
+        by_size[item.pixels.shape].append(item)
+    for shape, group in by_size.items():
+        count = max(1, max_pixels // (shape[0] * shape[1]))
+        for start in range(0, len(group), count):
+            yield group[start : start + count]
+
+
+def restore(
+    values: NDArray[np.float32], inner_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Cut the padding off a network's output and bring it to the image's size.
+
+    Args:
+        values: (h, w) float32 at the padded working size.
+        inner_hw: The part that is image.
+        size_hw: The image's height and width.
+
+    Returns:
+        (H, W) float32, C-contiguous, its own memory.
+    """
+    import cv2
+
+    inner = values[: inner_hw[0], : inner_hw[1]]
+    if inner_hw == size_hw:
+        return np.array(inner, order="C")
+    way = cv2.INTER_AREA if size_hw[0] < inner_hw[0] else cv2.INTER_LINEAR
+    resized = cv2.resize(inner, (size_hw[1], size_hw[0]), interpolation=way)
+    return np.asarray(resized, dtype=np.float32)

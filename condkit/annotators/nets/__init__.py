@@ -1,0 +1,1 @@
+"""Networks: reading their weight files and running them on prepared batches."""

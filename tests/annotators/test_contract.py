@@ -1,0 +1,191 @@
+"""What every detector and every condition promises, whatever it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from condkit.annotators.annotator import Annotator, Predictions, plan_annotation
+from condkit.annotators.base import Runtime, field_names
+from condkit.annotators.registry import (
+    available_conditions,
+    available_detectors,
+    get_condition,
+    get_detector,
+)
+from condkit.types import EdgeStrength, LineSegments
+from condkit.weights import WeightStore
+
+NETWORK_SIZE = 64
+
+def _noise(seed, height, width):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _scene():
+    image = np.full((60, 84, 3), (210, 190, 90), np.uint8)
+    image[8:30, 10:44] = (20, 40, 190)
+    image[40:43, :] = 0
+    return image
+
+
+IMAGES = {
+    "scene": _scene(),
+    "noise": _noise(1, 37, 53),
+    "grey": np.repeat(_noise(2, 48, 40)[:, :, :1], 3, axis=2),
+    "flat": np.full((40, 56, 3), 127, np.uint8),
+    "black": np.zeros((33, 47, 3), np.uint8),
+    "white": np.full((33, 47, 3), 255, np.uint8),
+    "one pixel": np.full((1, 1, 3), 200, np.uint8),
+    "3 x 5": _noise(3, 3, 5),
+    "one pixel wide": _noise(4, 70, 1),
+    "one pixel high": _noise(5, 1, 70),
+    "very long": _noise(6, 1, 2000),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One detector, everything it feeds, and what it made of `IMAGES` in one batch."""
+
+    detector: str
+    annotator: Annotator
+    conditions: list[str]
+    before: list[np.ndarray]
+    found: list[Predictions]
+
+    def prediction(self, index):
+        (prediction,) = self.found[index].by_detector.values()
+        return prediction
+
+
+@pytest.fixture(scope="module", params=available_detectors())
+def run(request):
+    """Each network runs only once over all images: that is slow."""
+    detector = request.param
+    fed = [name for name in available_conditions() if detector in get_condition(name).detectors]
+    settings = {f"{name}.detector": detector for name in fed}
+    store = WeightStore(offline=True)
+    if get_detector(detector).spec.weights:
+        store = request.getfixturevalue("random_weights")
+    plan = plan_annotation(fed, settings, detect_size=NETWORK_SIZE)
+    with Annotator(plan, Runtime(device="cpu", dtype="fp32", store=store)) as annotator:
+        before = [image.copy() for image in IMAGES.values()]
+        found = annotator.predict(list(IMAGES.values()))
+        yield Run(detector, annotator, fed, before, found)
+
+
+def test_every_detector_feeds_a_condition(run):
+    assert run.conditions
+
+
+def test_the_images_are_not_changed(run):
+    for name, before in zip(IMAGES, run.before, strict=True):
+        assert np.array_equal(IMAGES[name], before), name
+
+
+def test_predictions_are_of_the_declared_class_finite_and_in_range(run):
+    for index, (name, image) in enumerate(IMAGES.items()):
+        prediction = run.prediction(index)
+        assert isinstance(prediction, get_detector(run.detector).spec.yields), name
+        assert prediction.size_hw == image.shape[:2], name
+        if isinstance(prediction, EdgeStrength):
+            assert np.isfinite(prediction.strength).all(), name
+            assert prediction.strength.min() >= 0, name
+            assert prediction.strength.max() <= 1, name
+        if isinstance(prediction, LineSegments):
+            height, width = image.shape[:2]
+            assert (prediction.xyxy >= 0).all(), name
+            assert (prediction.xyxy[:, [0, 2]] < width).all(), name
+            assert (prediction.xyxy[:, [1, 3]] < height).all(), name
+            assert ((prediction.score > 0) & (prediction.score <= 1)).all(), name
+
+
+def test_every_map_is_as_declared(run):
+    for name, image, found in zip(IMAGES, IMAGES.values(), run.found, strict=True):
+        maps = run.annotator.render(found)
+        assert list(maps) == run.conditions
+        for condition, drawn in maps.items():
+            spec = get_condition(condition).spec
+            assert drawn.spec == spec
+            assert drawn.pixels.shape[:2] == image.shape[:2], name
+            assert drawn.pixels.ndim == (2 if spec.channels == 1 else 3), name
+            assert drawn.pixels.dtype == np.dtype(spec.dtype), name
+            assert all(np.isfinite(value) for value in drawn.facts.values()), name
+
+
+def test_a_batch_equals_its_images_and_repeats_itself(run):
+    for index, (name, image) in enumerate(IMAGES.items()):
+        if name in ("scene", "noise", "3 x 5", "flat"):
+            (alone,) = run.annotator.predict([image])
+            (prediction,) = alone.by_detector.values()
+            _assert_close(prediction, run.prediction(index))
+
+
+def _assert_close(one, other):
+    if isinstance(one, EdgeStrength):
+        assert np.abs(one.strength - other.strength).max() <= 1 / 255
+    else:
+        assert np.array_equal(one.xyxy, other.xyxy)
+        assert np.array_equal(one.score, other.score)
+
+
+def test_no_images_give_no_maps(run):
+    assert run.annotator([]) == []
+
+
+def test_an_image_without_content_gives_an_empty_map(run):
+    if get_detector(run.detector).spec.weights:
+        pytest.skip("what random weights see on a flat image means nothing")
+    for maps in run.annotator([IMAGES["flat"], IMAGES["black"], IMAGES["white"]]):
+        for condition, drawn in maps.items():
+            assert (drawn.pixels == get_condition(condition).spec.background).all()
+
+
+def test_an_image_with_content_does_not(run):
+    for drawn in run.annotator.render(run.found[0]).values():
+        assert len(np.unique(drawn.pixels)) > 1
+
+
+def test_rendering_is_the_same_in_many_threads(run):
+    expected = run.annotator.render(run.found[0])
+    with ThreadPoolExecutor(8) as pool:
+        for maps in pool.map(run.annotator.render, [run.found[0]] * 24):
+            for condition, drawn in maps.items():
+                assert np.array_equal(drawn.pixels, expected[condition].pixels)
+
+
+@pytest.mark.parametrize("name", available_detectors())
+def test_a_detector_is_set_up_by_a_hashable_dataclass_with_defaults(name):
+    definition = get_detector(name)
+    params = definition.params()
+    assert hash(params) == hash(definition.params())
+    assert definition.spec.name == name
+    assert definition.spec.summary
+    assert definition.spec.source
+    if definition.spec.weights:
+        assert params.weights in definition.spec.weights
+
+
+@pytest.mark.parametrize("name", available_detectors())
+def test_weights_are_pinned_and_licensed(name):
+    for spec in get_detector(name).spec.weights.values():
+        assert len(spec.sha256) == 64
+        assert set(spec.sha256) <= set("0123456789abcdef")
+        assert spec.size > 0
+        assert spec.licence
+        assert spec.sources
+
+
+@pytest.mark.parametrize("name", available_conditions())
+def test_settings_of_detector_and_drawing_never_share_a_name(name):
+    condition = get_condition(name)
+    assert condition.spec.name == name
+    for renderer in condition.renderers:
+        detector = get_detector(renderer.detector)
+        names = ["detector", *field_names(detector.params), *field_names(renderer.params)]
+        assert len(names) == len(set(names))
+        assert hash(renderer.params()) == hash(renderer.params())
