@@ -1,0 +1,49 @@
+"""What every captioner promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from condkit.types import Rejection, RgbImage, SourceFile
+
+
+class Captioner(Protocol):
+    """Gives one caption to each image of a batch."""
+
+    @property
+    def name(self) -> str:
+        """The name on the command line and in the manifest."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name and parameters as JSON values; two captioners with equal values write equal text."""
+        ...
+
+    def reads(self, source: SourceFile) -> tuple[Path, ...]:
+        """The files besides the image whose bytes decide its caption.
+
+        A build remembers their content, so that a caption edited half-way is noticed.
+        """
+        ...
+
+    def __call__(
+        self, images: Sequence[RgbImage], sources: Sequence[SourceFile]
+    ) -> list[str | Rejection]:
+        """Caption a batch.
+
+        Args:
+            images: The pictures at their final size, (H, W, 3) uint8 each.
+            sources: Where each one comes from; `sources[i]` belongs to `images[i]`.
+
+        Returns:
+            For each image its caption, one line and maybe empty, or why it cannot have one
+            (stage "caption").
+        """
+        ...
+
+
+def one_line(text: str) -> str:
+    """`text` with every run of white space, line ends too, as one space."""
+    return " ".join(text.split())

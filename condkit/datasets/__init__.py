@@ -1,0 +1,1 @@
+"""Paired datasets on the disk: finding inputs, planning shards, writing and reading them."""

@@ -1,0 +1,35 @@
+"""How paired datasets lie on the disk: one file per format."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import cast
+
+from condkit.datasets.formats.base import DatasetFormat
+from condkit.settings import choose
+
+_FORMATS = {
+    "parquet": ("condkit.datasets.formats.parquet", "ParquetFormat"),
+    "imagefolder": ("condkit.datasets.formats.imagefolder", "ImageFolderFormat"),
+}
+
+
+def available_formats() -> tuple[str, ...]:
+    """The names that `get_format` knows."""
+    return tuple(_FORMATS)
+
+
+def get_format(name: str, conditions: Sequence[str]) -> DatasetFormat:
+    """The format called `name`.
+
+    Args:
+        name: One of `available_formats()`.
+        conditions: The names of the conditions of each row, in the order of the columns.
+
+    Raises:
+        UnknownNameError: if there is no such format.
+    """
+    module, cls = _FORMATS[choose(name, _FORMATS, what="dataset format")]
+    kind = getattr(importlib.import_module(module), cls)
+    return cast(DatasetFormat, kind(tuple(conditions)))

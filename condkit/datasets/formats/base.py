@@ -1,0 +1,162 @@
+"""What every format promises, and the row that it writes and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from condkit.datasets.planning import Split
+from condkit.types import ConditionSpec, MapPixels, RgbImage
+
+FACT_COLUMNS = {
+    "source": "string",
+    "sha256": "string",
+    "width": "int64",
+    "height": "int64",
+    "original_width": "int64",
+    "original_height": "int64",
+    "notes": "string",
+}
+"""Columns after image, text and conditions: where the row comes from and what was done to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRow:
+    """A row whose pictures are PNG files in memory.
+
+    Attributes:
+        index: Place of its input in the build; names its files.
+        split: Where it belongs.
+        text: The caption.
+        image: The picture.
+        maps: One picture per condition.
+        facts: Values of `FACT_COLUMNS`.
+    """
+
+    index: int
+    split: Split
+    text: str
+    image: bytes
+    maps: dict[str, bytes]
+    facts: dict[str, str | int]
+
+    @property
+    def file_name(self) -> str:
+        """The name of its picture files, unique in a dataset."""
+        return f"{self.index:06d}.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a paired dataset, decoded.
+
+    Attributes:
+        key: sha256 of the input file's bytes; unique in a dataset.
+        image: The picture, (H, W, 3) uint8 RGB.
+        text: The caption; may be empty.
+        maps: Condition name to pixels, (H, W) or (H, W, 3), with the picture's height and width.
+    """
+
+    key: str
+    image: RgbImage
+    text: str
+    maps: dict[str, MapPixels]
+
+
+class ShardWriter(Protocol):
+    """Takes the rows of one shard, in order."""
+
+    def write(self, row: EncodedRow) -> None:
+        """Add a row.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish the files.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        ...
+
+
+class RowReader(Protocol):
+    """The rows of one split, by number."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+        ...
+
+    def read(self, index: int) -> EncodedPictures:
+        """A row, not yet decoded; may be called from many threads at once.
+
+        Raises:
+            DatasetError: if a file of it is missing or broken.
+        """
+        ...
+
+    def keys(self) -> Iterator[str]:
+        """The content hashes of all rows, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPictures:
+    """What a row's reader finds: key, caption, and picture files in memory."""
+
+    key: str
+    text: str
+    image: bytes
+    maps: dict[str, bytes]
+
+
+class DatasetFormat(Protocol):
+    """A layout of files."""
+
+    @property
+    def name(self) -> str:
+        """The name on the command line and in the manifest."""
+        ...
+
+    def shard_writer(self, staging: Path, shard: int, shards: int) -> ShardWriter:
+        """A writer that puts one shard's files into `staging`, where they lie as they will lie in
+        the dataset.
+
+        Raises:
+            OutputError: if they cannot be made.
+        """  # noqa: D205
+        ...
+
+    def finish(self, dataset: Path, splits: tuple[Split, ...]) -> list[str]:
+        """Write what can only be written when all shards are in their places.
+
+        Args:
+            dataset: Its folder.
+            splits: Those that have rows.
+
+        Returns:
+            The files written, relative to the dataset.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        ...
+
+    def card_settings(self, splits: tuple[Split, ...]) -> dict[str, Any]:
+        """What the dataset card must say so that `datasets.load_dataset` finds the splits."""
+        ...
+
+    def reader(
+        self, dataset: Path, split: Split, conditions: dict[str, ConditionSpec]
+    ) -> RowReader:
+        """The rows of a finished split.
+
+        Raises:
+            DatasetError: if its files are missing.
+        """
+        ...

@@ -1,0 +1,249 @@
+"""Parquet shards with Hugging Face `Image` columns, the pictures inside as PNG files."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from condkit.datasets.formats.base import (
+    FACT_COLUMNS,
+    EncodedPictures,
+    EncodedRow,
+    RowReader,
+    ShardWriter,
+)
+from condkit.datasets.planning import Split
+from condkit.errors import DatasetError, OutputError
+from condkit.types import ConditionSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+ROW_GROUP_ROWS = 100
+ROW_GROUP_BYTES = 16 * 2**20
+"""A reader that wants one row has to read its whole row group, so those are kept small."""
+
+
+class ParquetFormat:
+    """`data/SPLIT-00000-of-00012.parquet`, loaded by `datasets.load_dataset` without a script."""
+
+    name: ClassVar[str] = "parquet"
+
+    def __init__(self, conditions: tuple[str, ...]) -> None:
+        self._conditions = conditions
+
+    def shard_writer(self, staging: Path, shard: int, shards: int) -> ShardWriter:
+        """See `DatasetFormat`."""
+        return _ParquetShard(staging / "data", f"{shard:05d}-of-{shards:05d}", self._conditions)
+
+    def finish(self, dataset: Path, splits: tuple[Split, ...]) -> list[str]:
+        """Nothing is left to do."""
+        return []
+
+    def card_settings(self, splits: tuple[Split, ...]) -> dict[str, Any]:
+        """The split of each file, by its name."""
+        files = [{"split": split, "path": f"data/{split}-*"} for split in splits]
+        return {"configs": [{"config_name": "default", "data_files": files}]}
+
+    def reader(
+        self, dataset: Path, split: Split, conditions: dict[str, ConditionSpec]
+    ) -> RowReader:
+        """See `DatasetFormat`."""
+        return ParquetRows(sorted(dataset.glob(f"data/{split}-*.parquet")), tuple(conditions))
+
+
+class _ParquetShard:
+    """One file per split, made when its first row comes."""
+
+    def __init__(self, folder: Path, suffix: str, conditions: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._conditions = conditions
+        self._files: dict[Split, _ParquetFile] = {}
+
+    def write(self, row: EncodedRow) -> None:
+        """See `ShardWriter`."""
+        if row.split not in self._files:
+            path = self._folder / f"{row.split}-{self._suffix}.parquet"
+            self._files[row.split] = _ParquetFile(path, self._conditions)
+        self._files[row.split].write(row)
+
+    def close(self) -> None:
+        """See `ShardWriter`."""
+        for file in self._files.values():
+            file.close()
+
+
+class _ParquetFile:
+    """Writes row groups of bounded size; its bytes depend on its rows alone."""
+
+    def __init__(self, path: Path, conditions: tuple[str, ...]) -> None:
+        import pyarrow.parquet as pq
+
+        self._path = path
+        self._pictures = ("image", *conditions)
+        self._schema = _schema(conditions)
+        self._rows: list[EncodedRow] = []
+        self._bytes = 0
+        plain = ["text", *FACT_COLUMNS]
+        packed = [f"{name}.{part}" for name in self._pictures for part in ("bytes", "path")]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(
+                path,
+                self._schema,
+                compression=_codecs(packed, plain),
+                use_dictionary=plain,  # type: ignore[arg-type] # a list of columns is allowed
+                write_statistics=plain,
+                use_content_defined_chunking=True,
+            )
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def write(self, row: EncodedRow) -> None:
+        self._rows.append(row)
+        self._bytes += len(row.image) + sum(map(len, row.maps.values()))
+        if len(self._rows) >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._rows:
+            return
+        table = pa.Table.from_pylist([self._plain(row) for row in self._rows], schema=self._schema)
+        try:
+            self._writer.write_table(table, row_group_size=len(self._rows))
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+        self._rows, self._bytes = [], 0
+
+    def _plain(self, row: EncodedRow) -> dict[str, Any]:
+        pictures = {"image": row.image, **row.maps}
+        packed = {name: {"bytes": pictures[name], "path": row.file_name} for name in self._pictures}
+        return {**packed, "text": row.text, **row.facts}
+
+
+class ParquetRows:
+    """Rows of one split by number; a row group is read at a time, the last one is kept."""
+
+    def __init__(self, paths: list[Path], conditions: tuple[str, ...]) -> None:
+        import pyarrow.parquet as pq
+
+        self._paths = paths
+        self._conditions = conditions
+        self._groups: list[tuple[Path, int]] = []
+        self._ends: list[int] = []
+        total = 0
+        for path in paths:
+            try:
+                footer = pq.read_metadata(path)
+            except (OSError, ValueError) as error:
+                raise _cannot_read(path, error) from error
+            for group in range(footer.num_row_groups):
+                total += footer.row_group(group).num_rows
+                self._groups.append((path, group))
+                self._ends.append(total)
+        self._open()
+
+    def _open(self) -> None:
+        self._files: dict[Path, pq.ParquetFile] = {}
+        self._last: tuple[int, pa.Table] | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files and the lock, so that data loader processes can take it along."""
+        own = ("_paths", "_conditions", "_groups", "_ends")
+        return {name: getattr(self, name) for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open again in the new process."""
+        self.__dict__.update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, index: int) -> EncodedPictures:
+        """See `RowReader`."""
+        group = bisect.bisect_right(self._ends, index)
+        start = self._ends[group - 1] if group else 0
+        with self._lock:
+            if self._last is None or self._last[0] != group:
+                self._last = (group, self._read_group(group))
+            table = self._last[1]
+        row = table.slice(index - start, 1).to_pylist()[0]
+        maps = {name: row[name]["bytes"] for name in self._conditions}
+        return EncodedPictures(row["sha256"], row["text"], row["image"]["bytes"], maps)
+
+    def keys(self) -> Iterator[str]:
+        """See `RowReader`."""
+        import pyarrow.parquet as pq
+
+        for path in self._paths:
+            try:
+                column = pq.read_table(path, columns=["sha256"])["sha256"]
+            except (OSError, ValueError) as error:
+                raise _cannot_read(path, error) from error
+            yield from (str(key) for key in column.to_pylist())
+
+    def _read_group(self, group: int) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        path, number = self._groups[group]
+        columns = ["image", "text", *self._conditions, "sha256"]
+        try:
+            if path not in self._files:
+                self._files[path] = pq.ParquetFile(path, memory_map=True)
+            return self._files[path].read_row_group(number, columns=columns, use_threads=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise _cannot_read(path, error) from error
+
+
+def _schema(conditions: tuple[str, ...]) -> pa.Schema:
+    """Columns with their types, and the features that make `datasets` decode the pictures."""
+    import pyarrow as pa
+
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    kinds: dict[str, pa.DataType] = {"string": pa.string(), "int64": pa.int64()}
+    fields: list[tuple[str, pa.DataType]] = [("image", picture), ("text", pa.string())]
+    fields += [(name, picture) for name in conditions]
+    fields += [(name, kinds[kind]) for name, kind in FACT_COLUMNS.items()]
+    features = {name: _feature(kind) for name, kind in fields}
+    packed = json.dumps({"info": {"features": features}})
+    return pa.schema(fields, metadata={"huggingface": packed})
+
+
+def _codecs(packed: list[str], plain: list[str]) -> Any:  # noqa: ANN401 - a type of pyarrow's own
+    """The compression of each column: PNG files do not get smaller."""
+    return {**dict.fromkeys(packed, "none"), **dict.fromkeys(plain, "zstd")}
+
+
+def _feature(kind: pa.DataType) -> dict[str, str]:
+    import pyarrow.types
+
+    if pyarrow.types.is_struct(kind):
+        return {"_type": "Image"}
+    return {"dtype": str(kind), "_type": "Value"}
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(f"cannot write {path}: {reason}; check space and permissions")
+
+
+def _cannot_read(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"cannot read {path}: {error}; build the dataset again")

@@ -1,0 +1,227 @@
+"""The hidden folder of a dataset under construction: its plan and what is finished of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from condkit import atomic
+from condkit.datasets.lock import RECORDS, sweep
+from condkit.datasets.planning import SPLITS, BuildPlan, PlannedInput
+from condkit.errors import DatasetError, OutputError
+from condkit.types import Rejection
+
+FORMAT_VERSION = 1
+PRODUCTS = (
+    "manifest.json",
+    "README.md",
+    "SHA256SUMS",
+    "rejected.jsonl",
+    "data",
+    "train",
+    "validation",
+)
+"""Everything that a build puts into its folder, beside the hidden one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """A finished file of a shard.
+
+    Attributes:
+        path: Relative to the dataset, forward slashes.
+        size: Bytes.
+        sha256: Of its bytes.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """A finished shard.
+
+    Attributes:
+        index: Its place, from 0.
+        rows: Rows per split.
+        files: Its files, sorted by path.
+        rejections: Its inputs that became no row, in order.
+    """
+
+    index: int
+    rows: dict[str, int]
+    files: tuple[ShardFile, ...]
+    rejections: tuple[Rejection, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {
+            "index": self.index,
+            "rows": self.rows,
+            "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files],
+            "rejections": [rejection.as_dict() for rejection in self.rejections],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ShardRecord:
+        """The inverse of `as_dict`."""
+        return cls(
+            index=values["index"],
+            rows=dict(values["rows"]),
+            files=tuple(ShardFile(**file) for file in values["files"]),
+            rejections=tuple(Rejection(**rejection) for rejection in values["rejections"]),
+        )
+
+
+class Workspace:
+    """`DATASET/.condkit`: plan, hashes of the inputs, records of finished shards, partial files."""
+
+    def __init__(self, dataset: Path) -> None:
+        self.dataset = dataset
+        self._folder = dataset / RECORDS
+        self._plan = self._folder / "plan.json"
+        self._inputs = self._folder / "inputs.jsonl"
+        self._shards = self._folder / "shards"
+        self._partial = self._folder / "partial"
+
+    def check_ours(self) -> None:
+        """Refuse a folder that holds anything but a dataset of ours.
+
+        Raises:
+            OutputError: if it is a file, or a folder with other things in it.
+        """
+        if not self.dataset.exists():
+            return
+        if not self.dataset.is_dir():
+            raise OutputError(f"{self.dataset}: expected a folder, this is a file")
+        if self._plan.is_file():
+            return
+        strangers = sorted(path.name for path in self.dataset.iterdir() if path.name != RECORDS)
+        if strangers or (self._folder / "annotate.json").exists():
+            raise OutputError(
+                f"{self.dataset} holds other things ({', '.join(strangers[:3]) or 'maps'}) and no "
+                "dataset that condkit began; name an empty or a new folder"
+            )
+
+    def clear(self) -> None:
+        """Remove the dataset that is there, and nothing else.
+
+        Raises:
+            OutputError: if something cannot be removed.
+        """
+        # The plan goes last: without it the folder would not be known as ours.
+        for path in (
+            *(self.dataset / name for name in PRODUCTS),
+            self._partial,
+            self._shards,
+            self._inputs,
+            self._plan,
+        ):
+            _remove(path)
+
+    def save_plan(self, plan: BuildPlan) -> None:
+        """Begin a dataset.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        lines = (json.dumps(item.as_dict(), ensure_ascii=False) for item in plan.inputs)
+        atomic.write_text(self._inputs, "".join(line + "\n" for line in lines))
+        atomic.write_json(
+            self._plan,
+            {
+                "version": FORMAT_VERSION,
+                "parameters": plan.parameters,
+                "shard_size": plan.shard_size,
+                "source_sha256": plan.source_sha256,
+                "environment": plan.environment,
+                "left_out": plan.left_out,
+                "rejections": [rejection.as_dict() for rejection in plan.rejections],
+            },
+        )
+
+    def load_plan(self) -> BuildPlan | None:
+        """The plan of the dataset that is there; None where there is none yet.
+
+        Raises:
+            DatasetError: if it cannot be read.
+        """
+        if not self._plan.is_file():
+            return None
+        try:
+            values = json.loads(self._plan.read_text(encoding="utf-8"))
+            if values["version"] != FORMAT_VERSION:
+                raise DatasetError(
+                    f"{self._plan}: version {values['version']}, this condkit reads "
+                    f"{FORMAT_VERSION}; use another output folder"
+                )
+            return BuildPlan(
+                parameters=values["parameters"],
+                shard_size=values["shard_size"],
+                inputs=tuple(self._load_inputs()),
+                rejections=tuple(Rejection(**r) for r in values["rejections"]),
+                left_out=values["left_out"],
+                environment=values["environment"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DatasetError(
+                f"{self._plan} cannot be read ({error}); remove {self.dataset} and start again"
+            ) from error
+
+    def _load_inputs(self) -> Iterator[PlannedInput]:
+        with self._inputs.open(encoding="utf-8", newline="\n") as file:
+            for line in file:
+                yield PlannedInput(**json.loads(line))
+
+    def staging(self, shard: int) -> Path:
+        """An empty folder for the unfinished files of a shard; a stale one is emptied.
+
+        Raises:
+            OutputError: if it cannot be made.
+        """
+        path = self._partial / f"{shard:05d}"
+        _remove(path)
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {path}: {error.strerror}") from error
+        return path
+
+    def clean(self) -> None:
+        """Remove unfinished files; only while the lock is held."""
+        _remove(self._partial)
+        tables = (self.dataset / split for split in SPLITS)
+        sweep((self.dataset, self._folder, self._shards, *tables), deep=False)
+
+    def save_record(self, record: ShardRecord) -> None:
+        """Note that a shard is finished; its files must be in their places."""
+        atomic.write_json(self._record_path(record.index), record.as_dict())
+
+    def load_record(self, shard: int) -> ShardRecord | None:
+        """The record of a shard; None where it is not finished, or a file of it is gone or cut."""
+        try:
+            values = json.loads(self._record_path(shard).read_text(encoding="utf-8"))
+            record = ShardRecord.from_dict(values)
+            sizes = [(self.dataset / file.path).stat().st_size for file in record.files]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record if sizes == [file.size for file in record.files] else None
+
+    def _record_path(self, shard: int) -> Path:
+        return self._shards / f"{shard:05d}.json"
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror}") from error
