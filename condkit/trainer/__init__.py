@@ -1,0 +1,1 @@
+"""Training, sampling and evaluating ControlNets."""

@@ -1,0 +1,239 @@
+"""The frozen Stable Diffusion model that a ControlNet steers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from condkit.errors import TrainingError
+from condkit.trainer.compute import Compute
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+TINY = "condkit/tiny"
+"""Name of the small model that comes with condkit."""
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    """The parts of a latent diffusion model, frozen, fp32, on one device.
+
+    Attributes:
+        name: What the user called it; written into the run.
+        unet: diffusers.UNet2DConditionModel.
+        vae: diffusers.AutoencoderKL.
+        text_encoder: transformers.CLIPTextModel.
+        tokenizer: transformers.CLIPTokenizer.
+        scheduler: diffusers.DDPMScheduler, the training noise schedule.
+        prediction_type: What the UNet predicts, as the scheduler's configuration says.
+        compute: Device and precision.
+    """
+
+    name: str
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    prediction_type: PredictionType
+    compute: Compute
+    _fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def vae_stride(self) -> int:
+        """Image pixels per latent pixel along one side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def unit(self) -> int:
+        """Image sides must be multiples of this many pixels: VAE stride times UNet downsampling."""
+        return int(self.vae_stride * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        """The parts that hold weights, by name."""
+        return {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every weight and of the noise schedule, "sha256:..."."""
+        parts = [self._fingerprint(name) for name in self.modules]
+        schedule = sorted((key, str(value)) for key, value in self.scheduler.config.items())
+        return _sha256([*(part.encode() for part in parts), str(schedule).encode()])
+
+    @property
+    def vae_fingerprint(self) -> str:
+        """Hash of the VAE's weights, "sha256:..."; part of every cached latent's key."""
+        return self._fingerprint("vae")
+
+    def _fingerprint(self, name: str) -> str:
+        if name not in self._fingerprints:
+            self._fingerprints[name] = _hash_weights(self.modules[name])
+        return self._fingerprints[name]
+
+    def encode_text(self, captions: Sequence[str]) -> torch.Tensor:
+        """The text encoder's last hidden states.
+
+        Args:
+            captions: Cut where they are longer than the tokenizer allows (77 tokens for CLIP).
+
+        Returns:
+            (len(captions), tokens, channels).
+        """
+        ids = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        states = self.text_encoder(ids.to(self.compute.device), attention_mask=None)[0]
+        return cast("torch.Tensor", states)
+
+
+def load_base(name: str, compute: Compute, *, offline: bool = False) -> BaseModel:
+    """Load a base model and freeze it.
+
+    Args:
+        name: "condkit/tiny", a folder in diffusers layout, or a Hugging Face hub id.
+        compute: Where it goes; the weights stay fp32.
+        offline: Take hub files from the local cache alone.
+
+    Raises:
+        TrainingError: if it cannot be loaded, or is no Stable Diffusion 1.x or 2.x text-to-image
+            model.
+    """
+    import torch
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    source = _locate(name)
+
+    def part(cls: Any, folder: str) -> Any:  # noqa: ANN401
+        return _load_part(
+            partial(cls.from_pretrained, local_files_only=offline), source, name, folder
+        )
+
+    unet = part(UNet2DConditionModel, "unet")
+    _check_unet(unet.config, name)
+    vae = part(AutoencoderKL, "vae")
+    text_encoder = part(CLIPTextModel, "text_encoder")
+    tokenizer = part(CLIPTokenizer, "tokenizer")
+    scheduler = part(DDPMScheduler, "scheduler")
+    _check_parts(unet, vae, text_encoder, name)
+    for module in (unet, vae, text_encoder):
+        # Asked first: diffusers warns of every cast, also of one that changes nothing.
+        if module.dtype != torch.float32:
+            module.float()
+        module.to(compute.device).eval().requires_grad_(False)
+    return BaseModel(
+        name=name,
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        prediction_type=_prediction_type(scheduler.config, name),
+        compute=compute,
+    )
+
+
+def _locate(name: str) -> str:
+    """The folder of a base model, or the hub id as it is."""
+    if name == TINY:
+        return str(resources.files("condkit") / "assets" / "tiny")
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise TrainingError(
+                f"base {name!r}: expected a diffusers folder with model_index.json, unet, vae, "
+                "text_encoder, tokenizer and scheduler; there is no model_index.json in it"
+            )
+        return str(folder)
+    if name.count("/") != 1 or name.startswith((".", "~", "/")):
+        raise TrainingError(
+            f"base {name!r}: there is no such folder, and a hub id has the form OWNER/NAME; "
+            f"give --base a diffusers folder, a hub id or {TINY}"
+        )
+    return name
+
+
+def _load_part(load: Callable[..., Any], source: str, name: str, part: str) -> Any:  # noqa: ANN401
+    try:
+        return load(source, subfolder=part)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise TrainingError(
+            f"base {name!r}: cannot load its {part} ({reason}); give --base a complete diffusers "
+            f"folder, a hub id that this machine can reach, or {TINY}"
+        ) from error
+
+
+def _check_unet(config: Any, name: str) -> None:  # noqa: ANN401 - diffusers' FrozenDict
+    if config.addition_embed_type is not None:
+        raise TrainingError(
+            f"base {name!r}: expected a Stable Diffusion 1.x or 2.x UNet, got one with "
+            f"addition_embed_type={config.addition_embed_type!r} (SDXL has it); "
+            "choose a 1.x or 2.x model"
+        )
+    if config.class_embed_type is not None or config.num_class_embeds is not None:
+        raise TrainingError(
+            f"base {name!r}: expected a text-to-image UNet, got one with class embeddings "
+            "(upscalers have them); choose a 1.x or 2.x text-to-image model"
+        )
+
+
+def _check_parts(unet: Any, vae: Any, text_encoder: Any, name: str) -> None:  # noqa: ANN401
+    latent_channels = vae.config.latent_channels
+    if unet.config.in_channels != latent_channels:
+        raise TrainingError(
+            f"base {name!r}: the UNet takes {unet.config.in_channels} channels and the VAE gives "
+            f"{latent_channels} (inpainting and editing models differ so); choose a plain "
+            "text-to-image model"
+        )
+    width = text_encoder.config.hidden_size
+    if unet.config.cross_attention_dim != width:
+        raise TrainingError(
+            f"base {name!r}: the UNet attends to {unet.config.cross_attention_dim} text channels "
+            f"and the text encoder gives {width}; the folder mixes two models"
+        )
+
+
+def _prediction_type(config: Any, name: str) -> PredictionType:  # noqa: ANN401
+    kind = config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise TrainingError(
+            f"base {name!r}: expected a scheduler that predicts epsilon or v_prediction, got "
+            f"{kind!r}; correct prediction_type in its scheduler/scheduler_config.json"
+        )
+    return cast("PredictionType", kind)
+
+
+def _hash_weights(module: Any) -> str:  # noqa: ANN401 - torch.nn.Module
+    import torch
+
+    def chunks() -> Iterable[bytes | memoryview]:
+        for key, tensor in sorted(module.state_dict().items()):
+            yield f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode()
+            flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+            yield flat.cpu().numpy().data
+
+    return _sha256(chunks())
+
+
+def _sha256(chunks: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"

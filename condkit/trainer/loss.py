@@ -1,0 +1,60 @@
+"""The objective: how wrong the controlled prediction is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from condkit.trainer.base_model import BaseModel
+
+if TYPE_CHECKING:
+    import torch
+
+
+def prediction(
+    base: BaseModel,
+    control_net: Any,  # noqa: ANN401 - diffusers.ControlNetModel
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    text: torch.Tensor,
+    hint: torch.Tensor,
+) -> torch.Tensor:
+    """What the base predicts when the ControlNet steers it.
+
+    Args:
+        base: The frozen model.
+        control_net: The trained copy.
+        noisy: (B, C, h, w) noisy latents, float32.
+        timesteps: (B,) int64.
+        text: (B, tokens, channels) text encoder states.
+        hint: (B, 3, H, W) float32 in [0, 1].
+
+    Returns:
+        (B, C, h, w) float32: noise or velocity, as the base was trained.
+    """
+    with base.compute.autocast():
+        down, middle = control_net(
+            noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
+        )
+        predicted = base.unet(
+            noisy,
+            timesteps,
+            encoder_hidden_states=text,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+            return_dict=False,
+        )[0]
+    return cast("torch.Tensor", predicted.float())
+
+
+def target(
+    base: BaseModel, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """What the prediction should be: the noise, or the velocity (arXiv 2202.00512)."""
+    if base.prediction_type == "epsilon":
+        return noise
+    return cast("torch.Tensor", base.scheduler.get_velocity(latents, noise, timesteps))
+
+
+def sample_losses(predicted: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of each sample, (B,) float32. Source: arXiv 2302.05543, equation 5."""
+    return (predicted - wanted).square().flatten(1).mean(dim=1)
