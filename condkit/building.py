@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from condkit import atomic, geometry, imageio, streaming
-from condkit.annotators.annotator import AnnotationPlan, Annotator, Predictions
+from condkit import atomic, streaming
+from condkit.annotators.annotator import AnnotationPlan, Annotator
 from condkit.annotators.base import Runtime
 from condkit.captions.base import Captioner
 from condkit.datasets import manifest
@@ -19,29 +16,21 @@ from condkit.datasets.card import write_card
 from condkit.datasets.formats import get_format
 from condkit.datasets.formats.base import DatasetFormat, EncodedRow
 from condkit.datasets.lock import locked
-from condkit.datasets.planning import BuildPlan, PlannedInput, hash_file, plan_inputs, split_of
+from condkit.datasets.planning import BuildPlan, PlannedInput, hash_file, plan_inputs
 from condkit.datasets.resuming import check_same_environment, check_same_plan
 from condkit.datasets.shards import ShardCommitter
 from condkit.datasets.sources import scan
 from condkit.datasets.workspace import ShardFile, ShardRecord, Workspace
 from condkit.errors import ConfigError, DatasetError
 from condkit.execution import arithmetic, check_counts, default_batch_size
+from condkit.rows import RowMaker
 from condkit.runs import Meter, OnProgress, RunSummary, default_workers
-from condkit.types import Rejection, RgbImage, SourceFile
+from condkit.types import Rejection
 
 _log = logging.getLogger(__name__)
 
 SQUARE = "middle square of the image, resized to size x size"
 ORIGINAL = "the image's own size"
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """An image at its final size, and what it was."""
-
-    image: RgbImage
-    original_hw: tuple[int, int]
-    notes: tuple[str, ...]
 
 
 def build(
@@ -160,7 +149,9 @@ class _Job:
         pending = [index for index in range(plan.shards) if index not in records]
         if pending:
             if begun is not None:
-                check_same_environment(self.workspace.dataset, begun, plan)
+                check_same_environment(
+                    self.workspace.dataset, begun.environment, self._environment()
+                )
             for _ in plan.rejections:
                 meter.count(rejected=True)
             self._work(plan, pending, records, meter)
@@ -190,11 +181,14 @@ class _Job:
             inputs=inputs,
             rejections=(*found.rejections, *rejections),
             left_out=found.left_out,
-            environment={**manifest.library_versions(), **arithmetic(self.plan, self.runtime)},
+            environment=begun.environment if begun else self._environment(),
         )
         if begun is not None:
             check_same_plan(self.workspace.dataset, begun, plan)
         return plan
+
+    def _environment(self) -> dict[str, str]:
+        return {**manifest.library_versions(), **arithmetic(self.plan, self.runtime)}
 
     def _finished(self, plan: BuildPlan) -> dict[int, ShardRecord]:
         records = ((index, self.workspace.load_record(index)) for index in range(plan.shards))
@@ -213,85 +207,25 @@ class _Job:
             meter.count(rejected=isinstance(result, Rejection))
 
         with Annotator(self.plan, self.runtime) as annotator:
-            annotator.load()
+            maker = RowMaker(
+                source=self.source,
+                annotator=annotator.load(),
+                captioner=self.captioner,
+                size=self.size,
+                val=self.val,
+                seed=self.seed,
+            )
             streaming.run(
                 (item for index in pending for item in plan.shard(index)),
                 streaming.Stages(
-                    load=self._load,
-                    predict=partial(self._predict, annotator),
-                    finish=partial(self._encode, annotator),
+                    load=maker.load,
+                    predict=maker.predict,
+                    finish=maker.encode,
                     commit=commit,
                 ),
                 workers=self.workers,
                 batch_size=self.batch_size or default_batch_size(self.plan, self.runtime),
             )
-
-    def _load(self, item: PlannedInput) -> _Picture | Rejection:
-        path = self.source / item.relative
-        too_big = item.size > imageio.DecodePolicy().max_bytes
-        try:
-            data = path if too_big else path.read_bytes()
-            sha256 = hash_file(path) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
-        except OSError as error:
-            raise DatasetError(
-                f"{path} was there when the build was planned, and cannot be read now: "
-                f"{error.strerror}; restore it and start again, finished shards are kept"
-            ) from error
-        if sha256 != item.sha256:
-            raise DatasetError(
-                f"{path} has changed since the build was planned; restore it, or begin anew in "
-                "another output folder"
-            )
-        decoded = imageio.decode_or_reject(data, item.relative)
-        if isinstance(decoded, Rejection):
-            return decoded
-        image = decoded.image
-        if self.size is not None:
-            image, _ = geometry.fit_square(image, self.size)
-        return _Picture(image, decoded.original_hw, decoded.notes)
-
-    def _predict(
-        self, annotator: Annotator, items: Sequence[PlannedInput], pictures: Sequence[_Picture]
-    ) -> list[tuple[str, Predictions] | Rejection]:
-        """Caption a batch and predict on those images that have a caption."""
-        sources = [SourceFile(self.source / item.relative, item.relative) for item in items]
-        texts = self.captioner([picture.image for picture in pictures], sources)
-        captioned = [
-            picture.image
-            for picture, text in zip(pictures, texts, strict=True)
-            if not isinstance(text, Rejection)
-        ]
-        predictions: Iterator[Predictions] = iter(annotator.predict(captioned) if captioned else ())
-        return [
-            text if isinstance(text, Rejection) else (text, next(predictions)) for text in texts
-        ]
-
-    def _encode(
-        self,
-        annotator: Annotator,
-        item: PlannedInput,
-        picture: _Picture,
-        predicted: tuple[str, Predictions],
-    ) -> EncodedRow:
-        text, predictions = predicted
-        maps = annotator.render(predictions)
-        height, width = picture.image.shape[:2]
-        return EncodedRow(
-            index=item.index,
-            split=split_of(item.sha256, validation=self.val, seed=self.seed),
-            text=text,
-            image=imageio.encode_png(picture.image),
-            maps={name: imageio.encode_png(drawn.pixels) for name, drawn in maps.items()},
-            facts={
-                "source": item.relative,
-                "sha256": item.sha256,
-                "width": width,
-                "height": height,
-                "original_width": picture.original_hw[1],
-                "original_height": picture.original_hw[0],
-                "notes": ", ".join(picture.notes),
-            },
-        )
 
     def _finish(self, plan: BuildPlan, records: list[ShardRecord]) -> None:
         """Write everything that describes the whole; the manifest comes last."""

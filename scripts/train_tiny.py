@@ -62,6 +62,7 @@ class Plan:
         batch: Scenes per step.
         rate: Highest learning rate.
         seed: Seed of everything random.
+        muon: Train weight matrices with Muon, only the rest with AdamW.
     """
 
     steps: int
@@ -69,6 +70,7 @@ class Plan:
     batch: int
     rate: float
     seed: int
+    muon: bool = False
 
 
 # ---------------------------------------------------------------------------------------------
@@ -233,6 +235,66 @@ def rate_at(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (progress - warm) / (1.0 - warm))))
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update of every weight matrix is made orthogonal first.
+
+    All directions of a matrix then move equally far, which takes these networks to the same
+    loss in far fewer steps than AdamW does. Kernels count as matrices of (outputs, inputs x size).
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], rate: float, decay: float) -> None:
+        super().__init__(parameters, {"lr": rate, "weight_decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter once."""
+        for group in self.param_groups:
+            # Matrices of one shape go through the iteration together, which is faster.
+            shapes: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    matrix = parameter.flatten(1)
+                    shapes.setdefault((matrix.shape[0], matrix.shape[1]), []).append(parameter)
+            for shape, parameters in shapes.items():
+                momenta = torch.stack([self._momentum(p).reshape(shape) for p in parameters])
+                # The factor makes a typical weight move as far as under AdamW at this rate.
+                size = group["lr"] * 0.2 * max(shape) ** 0.5
+                for parameter, update in zip(parameters, orthogonal(momenta), strict=True):
+                    parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(update.reshape(parameter.shape), alpha=size)
+
+    def _momentum(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+        gradient = parameter.grad
+        assert gradient is not None
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum: torch.Tensor = state["momentum"].lerp_(gradient, 0.05)
+        return gradient.lerp(momentum, 0.95)
+
+
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """Bring the singular values of matrices (N, rows, columns) near one, by Newton-Schulz."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16().contiguous()
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (x.mT if tall else x).float()
+
+
+def matrices_of(modules: dict[str, torch.nn.Module]) -> list[torch.nn.Parameter]:
+    """List the weights that Muon is for: matrices and kernels between hidden layers."""
+    outer = ("embedding", "conv_in", "conv_out")
+    return [
+        parameter
+        for module in modules.values()
+        for name, parameter in module.named_parameters()
+        if parameter.ndim > 1 and not any(part in name for part in outer)
+    ]
+
+
 class Trainer:
     """Trains modules step by step and keeps a checkpoint from which it can go on.
 
@@ -249,9 +311,13 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._parameters = [p for module in modules.values() for p in module.parameters()]
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
-        )
+        matrices = matrices_of(modules) if plan.muon else []
+        rest = [p for p in self._parameters if not any(p is matrix for matrix in matrices)]
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+        ]
+        if matrices:
+            self._optimizers.append(Muon(matrices, plan.rate, decay=1e-2))
         self.average = {name: copy.deepcopy(module) for name, module in modules.items()}
         self._averaged = [p for module in self.average.values() for p in module.parameters()]
         if path.exists():
@@ -286,12 +352,13 @@ class Trainer:
         self._save()
 
     def _advance(self, loss: torch.Tensor) -> float:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.plan.rate * rate_at(self.progress)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.plan.rate * rate_at(self.progress)
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         # A short memory at first, so that the average does not keep the random start.
         keep = min(0.999, (1 + self.step) / (10 + self.step))
@@ -303,7 +370,7 @@ class Trainer:
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "average": {name: module.state_dict() for name, module in self.average.items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -316,7 +383,8 @@ class Trainer:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
             self.average[name].load_state_dict(state["average"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         self.step, self.seconds = state["step"], state["seconds"]
         print(f"going on from step {self.step} of {self.path}", flush=True)
 
@@ -709,7 +777,7 @@ def main() -> None:
     wanted = STAGES[1:] if args.stage == "all" else (args.stage,)
     fast = not args.no_compile
     vae_plan = Plan(args.vae_steps, args.vae_minutes, BATCHES["vae"], 2e-3, args.seed)
-    unet_plan = Plan(args.unet_steps, args.unet_minutes, BATCHES["unet"], 1e-3, args.seed)
+    unet_plan = Plan(args.unet_steps, args.unet_minutes, BATCHES["unet"], 2e-3, args.seed, True)
     if "init" in wanted:
         torch.manual_seed(args.seed)
         text_model = build_text_model(build_tokenizer())

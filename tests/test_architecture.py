@@ -24,7 +24,7 @@ SHARED = BASE | {
     "device",
 }
 PARTS = {"annotators", "captions", "datasets"}
-PIPELINE = {"streaming", "runs", "execution", "annotating", "building", "pipeline"}
+PIPELINE = {"streaming", "runs", "rows", "execution", "annotating", "building", "pipeline"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},

@@ -25,11 +25,17 @@ from condkit.types import LineSegments, RgbImage
 _SECTORS = 8
 _SECTOR = np.pi / _SECTORS
 _FREE_WIDTH = 3
+# In small images the fractions would come to less, but fewer pixels have no direction, and a
+# slightly sloped edge steps aside from the straight line.
+_FEWEST_PIXELS = 8
+_SMALLEST_GAP = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoughParams:
     """Settings of the line search; lengths are fractions of the image's short side.
+
+    In small images lengths and votes are at least 8 pixels and gaps at least 3.
 
     Attributes:
         low: Gradient above which an edge goes on, after the blur.
@@ -46,7 +52,7 @@ class HoughParams:
     blur: float = 1.0
     min_length: float = 0.05
     max_gap: float = 0.01
-    min_votes: float = 0.03
+    min_votes: float = 0.05
     min_support: float = 0.6
 
     def __post_init__(self) -> None:
@@ -112,9 +118,9 @@ def _vote(
         voters,
         1,
         np.pi / 360,
-        max(2, round(params.min_votes * short)),
-        minLineLength=max(2.0, params.min_length * short),
-        maxLineGap=params.max_gap * short,
+        max(_FEWEST_PIXELS, round(params.min_votes * short)),
+        minLineLength=max(_FEWEST_PIXELS, params.min_length * short),
+        maxLineGap=max(_SMALLEST_GAP, params.max_gap * short),
     )
     if lines is None:
         return np.zeros((0, 4), np.float32)

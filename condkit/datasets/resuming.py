@@ -30,13 +30,15 @@ def check_same_plan(dataset: Path, begun: BuildPlan, wanted: BuildPlan) -> None:
         )
 
 
-def check_same_environment(dataset: Path, begun: BuildPlan, wanted: BuildPlan) -> None:
+def check_same_environment(
+    dataset: Path, begun: Mapping[str, str], present: Mapping[str, str]
+) -> None:
     """Refuse to go on with other libraries or another device, whose bytes may differ.
 
     Raises:
         OutputError: naming what changed.
     """
-    changes = describe_changes(begun.environment, wanted.environment)
+    changes = describe_changes(begun, present)
     if changes:
         raise OutputError(
             f"{dataset} was begun in another environment: {_some(changes)}; go back to it, "

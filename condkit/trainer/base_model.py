@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TINY = "condkit/tiny"
+BUILT_IN = "condkit/tiny"
 """Name of the small model that comes with condkit."""
 
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -118,7 +118,7 @@ def load_base(name: str, compute: Compute, *, offline: bool = False) -> BaseMode
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    source = _locate(name)
+    source = resolve_base(name)
 
     def part(cls: Any, folder: str) -> Any:  # noqa: ANN401
         return _load_part(
@@ -149,10 +149,20 @@ def load_base(name: str, compute: Compute, *, offline: bool = False) -> BaseMode
     )
 
 
-def _locate(name: str) -> str:
-    """The folder of a base model, or the hub id as it is."""
-    if name == TINY:
-        return str(resources.files("condkit") / "assets" / "tiny")
+def resolve_base(name: str) -> str:
+    """The folder of a base model, or the hub id as it is.
+
+    Raises:
+        TrainingError: if the name is no folder in diffusers layout and cannot be a hub id.
+    """
+    if name == BUILT_IN:
+        folder = Path(str(resources.files("condkit") / "assets" / "tiny"))
+        if not (folder / "model_index.json").is_file():
+            raise TrainingError(
+                f"the built-in base {BUILT_IN} is not in this installation ({folder}); install "
+                "condkit again"
+            )
+        return str(folder)
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
@@ -164,7 +174,7 @@ def _locate(name: str) -> str:
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise TrainingError(
             f"base {name!r}: there is no such folder, and a hub id has the form OWNER/NAME; "
-            f"give --base a diffusers folder, a hub id or {TINY}"
+            f"give --base a diffusers folder, a hub id or {BUILT_IN}"
         )
     return name
 
@@ -176,7 +186,7 @@ def _load_part(load: Callable[..., Any], source: str, name: str, part: str) -> A
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise TrainingError(
             f"base {name!r}: cannot load its {part} ({reason}); give --base a complete diffusers "
-            f"folder, a hub id that this machine can reach, or {TINY}"
+            f"folder, a hub id that this machine can reach, or {BUILT_IN}"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -11,28 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from condkit import atomic
-from condkit.datasets.reader import PairedDataset, open_dataset
-from condkit.errors import DatasetError, OutputError, TrainingError
-from condkit.settings import as_mapping, choose
-from condkit.trainer import noise
-from condkit.trainer.base_model import BaseModel, load_base
-from condkit.trainer.checkpoint import (
-    RunIdentity,
-    complete_checkpoints,
-    restore,
-    save_control_net,
-)
-from condkit.trainer.compute import training_compute
+from condkit.errors import OutputError, TrainingError
+from condkit.settings import as_mapping
+from condkit.trainer.checkpoint import complete_checkpoints, restore, save_control_net
 from condkit.trainer.config import OptimConfig, TrainConfig
 from condkit.trainer.control_net import new_control_net
-from condkit.trainer.data import BatchLoader, ExampleMaker, PairedRows, Sampler
+from condkit.trainer.data import BatchLoader, ExampleMaker, Sampler
+from condkit.trainer.job import Job, prepare
 from condkit.trainer.latents import LatentCache, LatentEncoder
 from condkit.trainer.loop import TrainingLoop, TrainProgress
 from condkit.trainer.preview import Previewer
-from condkit.trainer.run_folder import RunFolder, RunRecord, Status, read_record
+from condkit.trainer.run_folder import RunFolder, Status, read_record
 from condkit.trainer.run_log import RunLog
 from condkit.trainer.step import OptimizerStep
-from condkit.types import ConditionSpec
 
 logger = logging.getLogger(__name__)
 
@@ -58,20 +48,6 @@ class TrainSummary:
     seconds: float
     images_per_second: float
     loss: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What a run works on: all that is fixed before the first step."""
-
-    config: TrainConfig
-    folder: RunFolder
-    spec: ConditionSpec
-    rows: PairedRows
-    preview_rows: PairedRows
-    base: BaseModel
-    identity: RunIdentity
-    record: RunRecord
 
 
 def train(
@@ -110,7 +86,7 @@ def train(
     checkpoints = _existing_checkpoints(folder, resume=resume)
     if base is not None:
         config = replace(config, base=base)
-    job = _prepare(config, data, folder, device=device, dtype=dtype, offline=offline)
+    job = prepare(config, data, folder, device=device, dtype=dtype, offline=offline)
     control_net = new_control_net(job.base, config.control, config.run.seed)
     optimizer = _new_optimizer(control_net, config.optim)
     start = restore(checkpoints[-1], control_net, optimizer, job.identity) if checkpoints else 0
@@ -129,59 +105,6 @@ def _existing_checkpoints(folder: RunFolder, *, resume: bool) -> list[Path]:
     return checkpoints
 
 
-def _prepare(
-    config: TrainConfig, data: Path, folder: RunFolder, *, device: str, dtype: str, offline: bool
-) -> _Job:
-    dataset = open_dataset(data)
-    name = choose(config.condition, dataset.conditions, what=f"condition in {data}")
-    spec = dataset.conditions[name]
-    rows = _rows(dataset, "train", data)
-    has_validation = "validation" in dataset.splits and len(dataset.split("validation")) > 0
-    base = load_base(config.base, training_compute(device, dtype), offline=offline)
-    manifest = hashlib.sha256((data / "manifest.json").read_bytes()).hexdigest()
-    identity = RunIdentity(
-        config=as_mapping(config),
-        base_fingerprint=base.fingerprint,
-        manifest_sha256=manifest,
-        rows=len(rows),
-        condition=spec.as_dict(),
-        noise_scheme=noise.SCHEME,
-        dtype=base.compute.dtype_name,
-    )
-    return _Job(
-        config=config,
-        folder=folder,
-        spec=spec,
-        rows=rows,
-        preview_rows=dataset.split("validation") if has_validation else rows,
-        base=base,
-        identity=identity,
-        record=_record(config, identity, spec, data),
-    )
-
-
-def _rows(dataset: PairedDataset, split: str, data: Path) -> PairedRows:
-    rows: PairedRows = dataset.split(choose(split, dataset.splits, what=f"split in {data}"))
-    if len(rows) == 0:
-        raise DatasetError(f"{data}: its {split} split is empty; build it from more pictures")
-    return rows
-
-
-def _record(
-    config: TrainConfig, identity: RunIdentity, spec: ConditionSpec, data: Path
-) -> RunRecord:
-    return RunRecord(
-        base=config.base,
-        base_fingerprint=identity.base_fingerprint,
-        condition=spec,
-        dataset=str(data),
-        manifest_sha256=identity.manifest_sha256,
-        status="running",
-        step=0,
-        loss=None,
-    )
-
-
 def _new_optimizer(control_net: Any, config: OptimConfig) -> Any:  # noqa: ANN401
     import torch
 
@@ -197,7 +120,7 @@ def _new_optimizer(control_net: Any, config: OptimConfig) -> Any:  # noqa: ANN40
 
 
 def _run(
-    job: _Job,
+    job: Job,
     control_net: Any,  # noqa: ANN401
     optimizer: Any,  # noqa: ANN401
     start: int,
@@ -234,7 +157,7 @@ def _run(
 
 
 def _new_loop(
-    job: _Job,
+    job: Job,
     control_net: Any,  # noqa: ANN401
     optimizer: Any,  # noqa: ANN401
     log: RunLog,
@@ -260,7 +183,7 @@ def _new_loop(
     )
 
 
-def _new_previewer(job: _Job, control_net: Any) -> Previewer | None:  # noqa: ANN401
+def _new_previewer(job: Job, control_net: Any) -> Previewer | None:  # noqa: ANN401
     if job.config.preview.every == 0:
         return None
     return Previewer(
@@ -268,7 +191,7 @@ def _new_previewer(job: _Job, control_net: Any) -> Previewer | None:  # noqa: AN
     )
 
 
-def _save_record(job: _Job, status: Status, step: int, loss: float) -> None:
+def _save_record(job: Job, status: Status, step: int, loss: float) -> None:
     finite = loss if loss == loss else None
     replace(job.record, status=status, step=step, loss=finite).write(job.folder.record)
 

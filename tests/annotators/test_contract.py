@@ -21,6 +21,7 @@ from condkit.weights import WeightStore
 
 NETWORK_SIZE = 64
 
+
 def _noise(seed, height, width):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

@@ -27,9 +27,7 @@ CPU = torch.device("cpu")
 
 
 def _softedge(store, dtype, size_hw):
-    plan = plan_annotation(
-        ["softedge"], {"softedge.weights": "bsds500"}, detect_size=min(size_hw)
-    )
+    plan = plan_annotation(["softedge"], {"softedge.weights": "bsds500"}, detect_size=min(size_hw))
     return Annotator(plan, Runtime("cpu", dtype, store))
 
 

@@ -56,9 +56,9 @@ def test_texture_is_not_full_of_lines():
         (cv2.Canny(cv2.GaussianBlur(noise, (0, 0), 1), 40, 100) > 0).astype(np.uint8),
         1,
         np.pi / 360,
-        8,
+        13,
         minLineLength=13,
-        maxLineGap=2.56,
+        maxLineGap=3,
     )
     assert len(detect(noise, HoughParams()).xyxy) < 0.1 * len(plain)
 

@@ -18,7 +18,7 @@ from condkit.captions import make_captioner
 from condkit.datasets.formats import available_formats, get_format, parquet
 from condkit.datasets.formats.base import FACT_COLUMNS
 from condkit.datasets.reader import open_dataset
-from condkit.errors import DatasetError, UnknownNameError
+from condkit.errors import ConfigError, DatasetError, UnknownNameError
 
 CAPTIONS = {
     "a.png": "None",
@@ -161,6 +161,7 @@ def test_parquet_row_groups_are_small_and_pictures_are_not_compressed(
     codecs = {group.column(i).path_in_schema: group.column(i).compression for i in range(8)}
     assert codecs["image.bytes"] == codecs["canny.bytes"] == "UNCOMPRESSED"
     rows = open_dataset(dataset).split("train")
+    monkeypatch.setattr(parquet, "CACHE_BYTES", 1)
     backwards = {n: rows[n].key for n in reversed(range(len(rows)))}
     assert [backwards[n] for n in range(len(rows))] == [row.key for row in rows]
 
@@ -224,3 +225,9 @@ def test_missing_and_broken_files_are_errors_that_name_what_is_wrong(layout, pho
 def test_an_unknown_format_is_named_with_a_suggestion():
     with pytest.raises(UnknownNameError, match="did you mean 'parquet'"):
         get_format("parqet", ())
+
+
+@pytest.mark.parametrize("name", ["image", "images", "text", "sha256"])
+def test_a_condition_cannot_have_the_name_of_another_column(name):
+    with pytest.raises(ConfigError, match=f"'{name}'"):
+        get_format("parquet", ("canny", name))

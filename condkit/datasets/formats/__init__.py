@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Sequence
 from typing import cast
 
-from condkit.datasets.formats.base import DatasetFormat
+from condkit.datasets.formats.base import FACT_COLUMNS, DatasetFormat
+from condkit.errors import ConfigError
 from condkit.settings import choose
 
 _FORMATS = {
@@ -29,7 +30,13 @@ def get_format(name: str, conditions: Sequence[str]) -> DatasetFormat:
 
     Raises:
         UnknownNameError: if there is no such format.
+        ConfigError: if a condition has the name of another column or folder.
     """
+    taken = {"image", "images", "text", *FACT_COLUMNS} & set(conditions)
+    if taken:
+        raise ConfigError(
+            f"condition {min(taken)!r} cannot be in a dataset: a column has that name already"
+        )
     module, cls = _FORMATS[choose(name, _FORMATS, what="dataset format")]
     kind = getattr(importlib.import_module(module), cls)
     return cast(DatasetFormat, kind(tuple(conditions)))

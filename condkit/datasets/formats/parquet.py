@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 100
 ROW_GROUP_BYTES = 16 * 2**20
 """A reader that wants one row has to read its whole row group, so those are kept small."""
+CACHE_BYTES = 128 * 2**20
+"""What a reader keeps of the row groups it has read; a small dataset stays in memory whole."""
 
 
 class ParquetFormat:
@@ -137,7 +140,7 @@ class _ParquetFile:
 
 
 class ParquetRows:
-    """Rows of one split by number; a row group is read at a time, the last one is kept."""
+    """Rows of one split by number; a row group is read at a time, the latest ones are kept."""
 
     def __init__(self, paths: list[Path], conditions: tuple[str, ...]) -> None:
         import pyarrow.parquet as pq
@@ -160,7 +163,8 @@ class ParquetRows:
 
     def _open(self) -> None:
         self._files: dict[Path, pq.ParquetFile] = {}
-        self._last: tuple[int, pa.Table] | None = None
+        self._kept: OrderedDict[int, pa.Table] = OrderedDict()
+        self._kept_bytes = 0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,9 +186,7 @@ class ParquetRows:
         group = bisect.bisect_right(self._ends, index)
         start = self._ends[group - 1] if group else 0
         with self._lock:
-            if self._last is None or self._last[0] != group:
-                self._last = (group, self._read_group(group))
-            table = self._last[1]
+            table = self._group(group)
         row = table.slice(index - start, 1).to_pylist()[0]
         maps = {name: row[name]["bytes"] for name in self._conditions}
         return EncodedPictures(row["sha256"], row["text"], row["image"]["bytes"], maps)
@@ -199,6 +201,18 @@ class ParquetRows:
             except (OSError, ValueError) as error:
                 raise _cannot_read(path, error) from error
             yield from (str(key) for key in column.to_pylist())
+
+    def _group(self, group: int) -> pa.Table:
+        """A row group, read or kept; the one not used for longest makes room."""
+        if group in self._kept:
+            self._kept.move_to_end(group)
+            return self._kept[group]
+        table = self._read_group(group)
+        self._kept[group] = table
+        self._kept_bytes += table.nbytes
+        while self._kept_bytes > CACHE_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+        return table
 
     def _read_group(self, group: int) -> pa.Table:
         import pyarrow.parquet as pq

@@ -1,0 +1,126 @@
+"""How an input of a build becomes a row: decoded once, resized, captioned, annotated, encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from condkit import geometry, imageio
+from condkit.annotators.annotator import Annotator, Predictions
+from condkit.captions.base import Captioner
+from condkit.datasets.formats.base import EncodedRow
+from condkit.datasets.planning import PlannedInput, hash_file, split_of
+from condkit.errors import DatasetError
+from condkit.types import Rejection, RgbImage, SourceFile
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image at its final size, and what it was.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        original_hw: Height and width of the upright input.
+        notes: What decoding did.
+    """
+
+    image: RgbImage
+    original_hw: tuple[int, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowMaker:
+    """The stages of a build.
+
+    Attributes:
+        source: Folder that the inputs' names are relative to.
+        annotator: Makes the maps.
+        captioner: Makes the texts.
+        size: Side of the square pictures in pixels; None keeps each image's size.
+        val: Share of the validation split.
+        seed: Draws the split.
+    """
+
+    source: Path
+    annotator: Annotator
+    captioner: Captioner
+    size: int | None
+    val: float
+    seed: int
+
+    def load(self, item: PlannedInput) -> Picture | Rejection:
+        """Read, decode and resize an input.
+
+        Raises:
+            DatasetError: if the file is gone or not the one that was planned.
+        """
+        path = self.source / item.relative
+        too_big = item.size > imageio.DecodePolicy().max_bytes
+        try:
+            data = path if too_big else path.read_bytes()
+            sha256 = hash_file(path) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
+        except OSError as error:
+            raise DatasetError(
+                f"{path} was there when the build was planned, and cannot be read now: "
+                f"{error.strerror}; restore it and start again, finished shards are kept"
+            ) from error
+        if sha256 != item.sha256:
+            raise DatasetError(
+                f"{path} has changed since the build was planned; restore it, or begin anew in "
+                "another output folder"
+            )
+        decoded = imageio.decode_or_reject(data, item.relative)
+        if isinstance(decoded, Rejection):
+            return decoded
+        image = decoded.image
+        if self.size is not None:
+            image, _ = geometry.fit_square(image, self.size)
+        return Picture(image, decoded.original_hw, decoded.notes)
+
+    def predict(
+        self, items: Sequence[PlannedInput], pictures: Sequence[Picture]
+    ) -> list[tuple[str, Predictions] | Rejection]:
+        """Caption a batch, and predict on those images that have a caption."""
+        sources = [SourceFile(self.source / item.relative, item.relative) for item in items]
+        texts = self.captioner([picture.image for picture in pictures], sources)
+        captioned = [
+            picture.image
+            for picture, text in zip(pictures, texts, strict=True)
+            if not isinstance(text, Rejection)
+        ]
+        predictions: Iterator[Predictions] = iter(
+            self.annotator.predict(captioned) if captioned else ()
+        )
+        return [
+            text if isinstance(text, Rejection) else (text, next(predictions)) for text in texts
+        ]
+
+    def encode(
+        self,
+        item: PlannedInput,
+        picture: Picture,
+        predicted: tuple[str, Predictions],
+    ) -> EncodedRow:
+        """Draw the maps of an input and encode its row."""
+        text, predictions = predicted
+        maps = self.annotator.render(predictions)
+        height, width = picture.image.shape[:2]
+        return EncodedRow(
+            index=item.index,
+            split=split_of(item.sha256, validation=self.val, seed=self.seed),
+            text=text,
+            image=imageio.encode_png(picture.image),
+            maps={name: imageio.encode_png(drawn.pixels) for name, drawn in maps.items()},
+            facts={
+                "source": item.relative,
+                "sha256": item.sha256,
+                "width": width,
+                "height": height,
+                "original_width": picture.original_hw[1],
+                "original_height": picture.original_hw[0],
+                "notes": ", ".join(picture.notes),
+            },
+        )
