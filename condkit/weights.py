@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,6 +150,8 @@ class WeightStore:
 
     def _from(self, source: Source, spec: WeightSpec) -> Path:
         """Fetch, verify, and only then give the file its final name."""
+        import tempfile
+
         kept = self._kept(spec)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=kept.parent) as name:
             folder = Path(name)

@@ -16,15 +16,12 @@ SHARED = BASE | {
     "atomic",
     "geometry",
     "imageio",
-    "imageformats",
-    "bitdepth",
-    "colour",
     "weights",
     "fetch",
     "device",
 }
 PARTS = {"annotators", "captions", "datasets"}
-PIPELINE = {"streaming", "runs", "rows", "execution", "annotating", "building", "pipeline"}
+PIPELINE = {"pipeline"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import condkit
-from condkit import annotating, imageio, pipeline
+from condkit import imageio, pipeline
 from condkit.annotators.annotator import Annotator, plan_annotation
 from condkit.annotators.base import Runtime
 from condkit.datasets.lock import locked
 from condkit.errors import ConfigError, OutputError
+from condkit.pipeline import annotating
 
 CANNY = plan_annotation(["canny"])
 BOTH = plan_annotation(["canny", "scribble"], {"scribble.detector": "xdog"})

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 import condkit
-from condkit import building, imageio, pipeline
+from condkit import imageio, pipeline
 from condkit.annotators.annotator import Annotator, plan_annotation
 from condkit.annotators.base import Runtime
 from condkit.captions import make_captioner
 from condkit.datasets.lock import locked
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, OutputError
+from condkit.pipeline import building
 
 PLAN = plan_annotation(["canny", "scribble"], {"scribble.detector": "xdog"})
 FORMATS = ("parquet", "imagefolder")

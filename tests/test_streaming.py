@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condkit import streaming
 from condkit.errors import ImageError, MapError
+from condkit.pipeline import streaming
 from condkit.types import Rejection
 
 

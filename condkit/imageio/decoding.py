@@ -1,6 +1,6 @@
-"""The one place that decodes and encodes image files.
+"""Decoding image files by one policy.
 
-Decoding follows one policy, in this order, and notes what it did: size limits before any pixel is
+The policy, in this order, and notes what it did: size limits before any pixel is
 decoded; a full decode, so that a truncated file is an error; the first frame; EXIF or XMP
 orientation; any mode and bit depth to 8 bits by scaling; colour profiles to sRGB; alpha on a matte.
 Input files are never changed. `decode` may run in many threads at once.
@@ -15,25 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from condkit import atomic, bitdepth, colour, imageformats
-from condkit.errors import ConfigError, ImageError, MapError
-from condkit.imageformats import IMAGE_SUFFIXES
-from condkit.types import MapPixels, Rejection, RgbImage
+from condkit.errors import ConfigError, ImageError
+from condkit.imageio import bitdepth, colour, formats
+from condkit.types import Rejection, RgbImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "DecodePolicy",
-    "Decoded",
-    "decode",
-    "decode_or_reject",
-    "encode_png",
-    "read_map",
-    "write_map",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +125,13 @@ def decode_or_reject(
 def _decode(source: Path | bytes, policy: DecodePolicy, name: str, at_least: int | None) -> Decoded:
     if at_least is not None and at_least < 1:
         raise ConfigError(f"at_least: expected a short side of 1 pixel or more, got {at_least}")
-    data = _read(source, policy)
-    picture = imageformats.open_image(data, name=name)
-    _check_size(picture, policy)
+    data = read_source(source, policy)
+    picture = formats.open_image(data, name=name)
+    check_size(picture, policy)
     form, size = picture.format or "unknown", picture.size
     drafted = _scale_down(picture, at_least) if at_least is not None else []
     notes = list(drafted)
-    if imageformats.has_more_frames(picture):
+    if formats.has_more_frames(picture):
         notes.append("first-frame")
     try:
         loaded, alpha, sideways = _load_upright(data, name, picture, notes)
@@ -151,7 +139,7 @@ def _decode(source: Path | bytes, policy: DecodePolicy, name: str, at_least: int
     except ImageError:
         raise
     except Exception as error:  # one odd file must not end a run of a million
-        why = imageformats.describe(error)
+        why = formats.describe(error)
         raise ImageError(f"cannot be brought to 8-bit sRGB ({why})") from error
     original_hw = (image.shape[0], image.shape[1])
     if drafted:
@@ -159,7 +147,7 @@ def _decode(source: Path | bytes, policy: DecodePolicy, name: str, at_least: int
     return Decoded(image, (*notes, *colour_notes), original_hw, form)
 
 
-def _read(source: Path | bytes, policy: DecodePolicy) -> bytes:
+def read_source(source: Path | bytes, policy: DecodePolicy) -> bytes:
     if isinstance(source, Path):
         try:
             status = source.stat()
@@ -184,7 +172,7 @@ def _check_bytes(size: int, policy: DecodePolicy) -> None:
         raise ImageError(f"has {size} bytes, more than the limit of {policy.max_bytes} (max_bytes)")
 
 
-def _check_size(picture: Image, policy: DecodePolicy) -> None:
+def check_size(picture: Image, policy: DecodePolicy) -> None:
     width, height = picture.size
     if width * height > policy.max_pixels:
         raise ImageError(
@@ -216,11 +204,11 @@ def _load_upright(
     """
     # TIFF loses its tag while it loads; PNG may bring its EXIF behind the pixels.
     early = picture.format == "TIFF"
-    value, origin = imageformats.orientation(picture) if early else (1, "")
-    turned = early and imageformats.pillow_turns(picture, value)
+    value, origin = formats.orientation(picture) if early else (1, "")
+    turned = early and formats.pillow_turns(picture, value)
     loaded, alpha, note = _load(data, name, picture)
     if not early:
-        value, origin = imageformats.orientation(picture)
+        value, origin = formats.orientation(picture)
     if origin == "unreadable":
         notes.append("exif-unreadable")
     elif value != 1:
@@ -228,115 +216,24 @@ def _load_upright(
     if note:
         notes.append(note)
     rest = 1 if turned else value
-    upright_alpha = None if alpha is None else imageformats.upright(alpha, rest)
-    return imageformats.upright(loaded, rest), upright_alpha, rest >= 5
+    upright_alpha = None if alpha is None else formats.upright(alpha, rest)
+    return formats.upright(loaded, rest), upright_alpha, rest >= 5
 
 
 def _load(data: bytes, name: str, picture: ImageFile) -> tuple[Image, Image | None, str]:
     raw = bitdepth.deep_colour(picture)
     if raw is None:
-        imageformats.load(picture)
+        formats.load(picture)
         return picture, None, ""
-    low = _load_deep(data, name, picture, raw)
+    low = load_deep(data, name, picture, raw)
     return *bitdepth.join_bytes(picture, low, raw), "16-bit-scaled"
 
 
-def _load_deep(data: bytes, name: str, picture: ImageFile, raw: str) -> ImageFile:
+def load_deep(data: bytes, name: str, picture: ImageFile, raw: str) -> ImageFile:
     """Load the high bytes into `picture` and the low ones into a second picture, returned."""
-    low = imageformats.open_image(data, name=name)
+    low = formats.open_image(data, name=name)
     bitdepth.choose_bytes(picture, raw, "high")
     bitdepth.choose_bytes(low, raw, "low")
-    imageformats.load(picture)
-    imageformats.load(low)
+    formats.load(picture)
+    formats.load(low)
     return low
-
-
-def encode_png(pixels: MapPixels | RgbImage) -> bytes:
-    """Encode a map or a picture losslessly; the same pixels give the same bytes.
-
-    What OpenCV does by default, spelled out: level 1, run lengths, each pixel against its left
-    neighbour. It is several times faster than Pillow's default at about the same size.
-
-    Args:
-        pixels: (H, W) grey or (H, W, 3) RGB, uint8 or uint16; grey stays one channel.
-
-    Raises:
-        MapError: if the pixels are of another shape or type, or there are none.
-    """
-    import cv2
-
-    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    if not fits or pixels.dtype not in (np.uint8, np.uint16) or pixels.size == 0:
-        raise MapError(
-            "a PNG holds (H, W) or (H, W, 3) pixels of uint8 or uint16, at least one; got "
-            f"{pixels.shape} of {pixels.dtype}"
-        )
-    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    settings = [
-        cv2.IMWRITE_PNG_COMPRESSION,
-        1,
-        cv2.IMWRITE_PNG_STRATEGY,
-        cv2.IMWRITE_PNG_STRATEGY_RLE,
-        cv2.IMWRITE_PNG_FILTER,
-        cv2.IMWRITE_PNG_FILTER_SUB,
-    ]
-    written, data = cv2.imencode(".png", ordered, settings)
-    if not written:
-        raise MapError(f"could not encode {pixels.shape} pixels of {pixels.dtype} as PNG")
-    return data.tobytes()
-
-
-def write_map(path: Path, pixels: MapPixels | RgbImage, *, fsync: bool = True) -> None:
-    """Write `pixels` as PNG to `path`, whole or not at all; its folders are made.
-
-    Args:
-        path: The final name.
-        pixels: As for `encode_png`.
-        fsync: As for `atomic.write_bytes`.
-
-    Raises:
-        MapError: if the pixels do not fit into a PNG.
-        OutputError: if the file cannot be written.
-    """
-    atomic.write_bytes(path, encode_png(pixels), fsync=fsync)
-
-
-def read_map(source: Path | bytes) -> MapPixels:
-    """Read a PNG back as it was written; nothing is turned, scaled or colour-managed.
-
-    Args:
-        source: The file, or its bytes.
-
-    Returns:
-        (H, W) or (H, W, 3) RGB of uint8 or uint16, owned and writable. A map of 1, 2 or 4 bits
-        comes as uint8, its largest value as 255.
-
-    Raises:
-        ImageError: if the file is no PNG, is broken, or holds a palette or transparency.
-    """
-    label = str(source) if isinstance(source, Path) else "map data"
-    try:
-        data = _read(source, DecodePolicy())
-        picture = imageformats.open_image(data, name=label)
-        _check_size(picture, DecodePolicy())
-        if picture.format != "PNG":
-            raise ImageError(f"is a {picture.format} file; maps are lossless PNG files")
-        return _map_pixels(data, picture)
-    except ImageError as error:
-        raise ImageError(f"{label}: {error}") from error
-
-
-def _map_pixels(data: bytes, picture: ImageFile) -> MapPixels:
-    if picture.mode not in ("1", "L", "I", "I;16", "RGB") or picture.has_transparency_data:
-        raise ImageError(
-            f"has the pixel mode {picture.mode} or transparency; maps are grey or RGB without alpha"
-        )
-    raw = bitdepth.deep_colour(picture)
-    if raw is not None:
-        low = _load_deep(data, "", picture, raw)
-        return bitdepth.samples_16(picture, low)
-    imageformats.load(picture)
-    whole = picture.convert("L") if picture.mode == "1" else picture
-    if picture.mode.startswith("I"):
-        return np.array(whole, dtype=np.uint16)
-    return np.array(whole, dtype=np.uint8)
