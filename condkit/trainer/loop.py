@@ -97,8 +97,9 @@ class TrainingLoop:
             if self._is_due(done):
                 # Reading the losses first: a bad one stops the run before it is saved.
                 self._log(done, watch.mean(), rate, done - since, time.monotonic() - began)
-                self._preview(done)
+                # Saving before the preview: it may need more memory than training does.
                 self._save(done)
+                self._preview(done)
                 since, began = done, time.monotonic()
             self.on_progress(TrainProgress(done, steps, self.loss, rate, self.images_per_second))
 

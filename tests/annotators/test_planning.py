@@ -94,3 +94,16 @@ def test_a_plan_says_as_json_all_that_decides_the_maps():
 def test_a_mistake_is_refused_by_name(conditions, settings, error, message):
     with pytest.raises(error, match=message):
         plan_annotation(conditions, settings)
+
+
+def test_a_plan_is_made_again_from_what_it_says():
+    plan = plan_annotation(
+        ["canny", "lines", "softedge", "scribble"],
+        {"canny.l2": True, "scribble.detector": "xdog", "hed.weights": "bsds500", "hough.low": 9},
+    )
+    settings = {}
+    for condition, told in json.loads(json.dumps(plan.as_dict())).items():
+        settings[f"{condition}.detector"] = told["detector"]
+        for name, value in {**told["detector_params"], **told["render_params"]}.items():
+            settings[f"{condition}.{name}"] = value
+    assert plan_annotation(list(plan.as_dict()), settings) == plan

@@ -112,9 +112,11 @@ def test_a_finished_run_can_be_made_longer(dataset, epsilon_base, small_run, tmp
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_prefetching_and_caching_change_no_bit(dataset, epsilon_base, small_run, tmp_path):
+def test_prefetching_caching_and_previews_change_no_bit(dataset, epsilon_base, small_run, tmp_path):
     plain = small_run(data__prefetch="0", data__cache_latents="false")
-    quick = small_run(data__prefetch="3", data__cache_latents="true")
+    quick = small_run(
+        data__prefetch="3", preview__every="2", preview__pairs="1", preview__steps="1"
+    )
     run(plain, dataset, tmp_path / "plain", epsilon_base)
     run(quick, dataset, tmp_path / "quick", epsilon_base)
     assert_equal_weights(tmp_path / "plain" / "controlnet", tmp_path / "quick" / "controlnet")
