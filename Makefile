@@ -33,8 +33,10 @@ demo: install
 tiny: install
 	$(BIN)/python scripts/train_tiny.py --output condkit/assets/tiny
 
+# make benchmarks PHOTOS=folder WEIGHTS=folder
 benchmarks: install
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/bench_hed.py $(PHOTOS) --weights-dir $(WEIGHTS)
+	$(BIN)/python benchmarks/bench_annotate.py $(PHOTOS) --weights-dir $(WEIGHTS)
 
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache

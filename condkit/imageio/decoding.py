@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from condkit.errors import ConfigError, ImageError
 from condkit.imageio import bitdepth, colour, formats
 from condkit.types import Rejection, RgbImage
@@ -148,6 +146,11 @@ def _decode(source: Path | bytes, policy: DecodePolicy, name: str, at_least: int
 
 
 def read_source(source: Path | bytes, policy: DecodePolicy) -> bytes:
+    """The bytes of a regular file, or those given, if they are within the policy's limit.
+
+    Raises:
+        ImageError: if the file cannot be read or is too large.
+    """
     if isinstance(source, Path):
         try:
             status = source.stat()
@@ -173,6 +176,11 @@ def _check_bytes(size: int, policy: DecodePolicy) -> None:
 
 
 def check_size(picture: Image, policy: DecodePolicy) -> None:
+    """Refuse a picture whose header promises more pixels than the policy allows.
+
+    Raises:
+        ImageError: if it does; the message names the limit.
+    """
     width, height = picture.size
     if width * height > policy.max_pixels:
         raise ImageError(

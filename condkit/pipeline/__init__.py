@@ -1,6 +1,6 @@
 """The two runs over many images: `annotate` writes map files, `build` makes paired datasets.
 
-Both decode, predict, render and encode as a stream (`condkit.pipeline.streaming`); this module is their
+Both decode, predict, render and encode as a stream (`condkit.pipeline.streaming`); this is their
 common door.
 """
 
