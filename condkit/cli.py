@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_SOME_REJECTED = 3
-EXIT_INTERRUPTED = 130
+
+SHOWN_REJECTIONS = 10
+"""Rejected inputs that are named on the terminal; the file has them all."""
 
 app = typer.Typer(
     name="condkit",
@@ -479,6 +481,10 @@ def _finish(summary: RunSummary, *, json: bool, quiet: bool) -> None:
     if json:
         terminal.result_json(summary.as_dict())
     elif not quiet:
+        for rejection in summary.rejections[:SHOWN_REJECTIONS]:
+            terminal.say(f"rejected {rejection.source} ({rejection.stage}): {rejection.reason}")
+        if len(summary.rejections) > SHOWN_REJECTIONS:
+            terminal.say(f"rejected {len(summary.rejections) - SHOWN_REJECTIONS} more")
         for line in summary.lines():
             terminal.result(line)
     if summary.rejections:

@@ -10,6 +10,7 @@ Stages (`--stage`), each of which can be run alone and goes on where it was stop
     init      write a model with random weights, to develop against
     vae       train the autoencoder
     latents   encode a fixed pool of scenes once
+    decoder   train the autoencoder's decoder further, on latents with small errors
     unet      train the UNet together with the text model on the stored latents
     evaluate  measure the model and write its model card
 """
@@ -36,14 +37,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from condkit.scenes import COLOURS, KINDS, SIZE, Scene, draw_scene, read_scene
 
-STAGES = ("init", "vae", "latents", "unet", "evaluate")
+STAGES = ("init", "vae", "latents", "decoder", "unet", "evaluate")
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 TOKENS = 32
 TEXT_WIDTH = 96
 LATENT_CHANNELS = 4
 LATENT_SIZE = SIZE // 4
 UNET_CHANNELS = (96, 128, 128)
-BATCHES = {"vae": 16, "unet": 64}
+BATCHES = {"vae": 16, "decoder": 16, "unet": 64}
 
 # Scenes of different purposes never share a seed: the second number keeps them apart.
 VAE_SCENES, POOL_SCENES, TEST_SCENES = 1, 2, 3
@@ -394,10 +395,15 @@ def compiled(function: Callable[..., Any], wanted: bool) -> Callable[..., Any]:
     return torch.compile(function) if wanted else function
 
 
-def edge_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of the pictures' differences between neighbouring pixels."""
+def picture_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """How far pictures are from what they should be.
+
+    Squared errors find the shapes soon, absolute ones make colours exact, and those of the
+    differences between neighbouring pixels keep outlines crisp.
+    """
     error = output - target
-    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.square().mean() + 0.1 * error.abs().mean() + 0.1 * edges
 
 
 def train_vae(plan: Plan, work: Path, fast: bool) -> AutoencoderKL:
@@ -420,11 +426,8 @@ def train_vae(plan: Plan, work: Path, fast: bool) -> AutoencoderKL:
         with torch.autocast("cpu", torch.bfloat16):
             output, kl = forward(images, noise)
         output = output.float()
-        # Squared errors find the shapes soon, absolute ones make outlines and colours exact;
-        # a touch of KL keeps the latents smooth.
-        error = output - images
-        exact = 0.1 * error.abs().mean() + 0.1 * edge_loss(output, images)
-        return error.square().mean() + exact + 2e-5 * kl.float().mean()
+        # A touch of KL keeps the latents smooth.
+        return picture_loss(output, images) + 2e-5 * kl.float().mean()
 
     for step in trainer.run(loss_of, every=250):
         print(f"step {step} PSNR {vae_figures(trainer.average['vae'], 64)['psnr']:.2f} dB")
@@ -475,6 +478,36 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     )
     ids: torch.Tensor = encoded.input_ids
     return ids
+
+
+def train_decoder(
+    plan: Plan, work: Path, vae: AutoencoderKL, pool: Pool, fast: bool
+) -> AutoencoderKL:
+    """Teach the decoder to bear the small errors that a UNet leaves in its latents.
+
+    The encoder stays as it is, and so do the stored latents.
+    """
+    modules = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    trainer = Trainer(modules, plan, work / "decoder.pt")
+    forward = compiled(lambda latents: vae.decode(latents).sample, fast)
+
+    def loss_of(step: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+        picks = torch.randint(len(pool["latents"]), (plan.batch,), generator=generator)
+        numbers = picks.tolist()
+        images = to_tensor([scene_at(plan.seed, POOL_SCENES, n).image for n in numbers])
+        latents = pool["latents"][picks].float()
+        noise = torch.randn(latents.shape, generator=generator) / pool["scale"]
+        strength = 0.15 * torch.rand((plan.batch, 1, 1, 1), generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = forward(latents + strength * noise)
+        return picture_loss(output.float(), images)
+
+    for step in trainer.run(loss_of, every=200):
+        print(f"step {step}: decoder kept", flush=True)
+    for name, module in trainer.average.items():
+        modules[name].load_state_dict(module.state_dict())
+    return vae
 
 
 def train_unet(
@@ -625,7 +658,7 @@ def evaluate(output: Path, work: Path, seed: int, count: int) -> dict[str, Any]:
         },
         "training": {
             name: training_figures(work / f"{name}.pt")
-            for name in ("vae", "unet")
+            for name in BATCHES
             if (work / f"{name}.pt").exists()
         },
     }
@@ -726,7 +759,11 @@ pictures (`condkit.scenes.read_scene`) is right on all of the drawn scenes.
 def model_card(figures: dict[str, Any]) -> str:
     """Write the model card from the measured figures."""
     millions = {name: count / 1e6 for name, count in figures["parameters"].items()}
-    names = {"vae": "autoencoder", "unet": "UNet and text model"}
+    names = {
+        "vae": "autoencoder",
+        "decoder": "its decoder, on latents with small errors",
+        "unet": "UNet and text model",
+    }
     rows = [
         f"| {names[name]} | {took['steps']:,} | {BATCHES[name]} | {took['minutes']:.0f} |"
         for name, took in figures["training"].items()
@@ -761,6 +798,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vae-steps", type=int, default=3200)
     parser.add_argument("--vae-minutes", type=float, default=math.inf)
+    parser.add_argument("--decoder-steps", type=int, default=1000)
+    parser.add_argument("--decoder-minutes", type=float, default=math.inf)
     parser.add_argument("--unet-steps", type=int, default=6000)
     parser.add_argument("--unet-minutes", type=float, default=math.inf)
     parser.add_argument("--pool", type=int, default=50_000, help="scenes encoded for the UNet")
@@ -777,15 +816,20 @@ def main() -> None:
     wanted = STAGES[1:] if args.stage == "all" else (args.stage,)
     fast = not args.no_compile
     vae_plan = Plan(args.vae_steps, args.vae_minutes, BATCHES["vae"], 2e-3, args.seed)
+    decoder_plan = Plan(
+        args.decoder_steps, args.decoder_minutes, BATCHES["decoder"], 1e-3, args.seed, True
+    )
     unet_plan = Plan(args.unet_steps, args.unet_minutes, BATCHES["unet"], 2e-3, args.seed, True)
     if "init" in wanted:
         torch.manual_seed(args.seed)
         text_model = build_text_model(build_tokenizer())
         save_model(args.output, build_vae(), text_model, build_unet())
-    if {"vae", "latents", "unet"} & set(wanted):
+    if {"vae", "latents", "decoder", "unet"} & set(wanted):
         vae = train_vae(vae_plan, args.work, fast)
-    if {"latents", "unet"} & set(wanted):
+    if {"latents", "decoder", "unet"} & set(wanted):
         pool = encode_pool(vae, unet_plan, args.work, args.pool)
+    if {"decoder", "unet"} & set(wanted):
+        vae = train_decoder(decoder_plan, args.work, vae, pool, fast)
     if "unet" in wanted:
         train_unet(unet_plan, args.work, args.output, vae, pool, fast)
     if "evaluate" in wanted:

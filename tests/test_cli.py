@@ -142,7 +142,7 @@ def test_what_cannot_be_read_is_listed_and_the_code_is_3(tmp_path: Path, photos:
     assert done.returncode == 3, done.stderr
     rows = [json.loads(s) for s in (tmp_path / "maps/rejected.jsonl").read_text().splitlines()]
     assert [(row["source"], row["stage"]) for row in rows] == [("broken.jpg", "decode")]
-    assert "broken.jpg" in done.stdout
+    assert "rejected broken.jpg (decode): " in done.stderr
 
 
 def test_dry_run_writes_nothing_and_quiet_says_nothing(tmp_path: Path, photos: Path) -> None:
