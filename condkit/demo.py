@@ -29,6 +29,7 @@ OnProgress = Callable[[int, int, str], None]
 OnStage = Callable[[str], None]
 
 CONDITION = "canny"
+RECIPE = "tiny-canny"
 SIZE = scenes.SIZE
 
 
@@ -39,9 +40,7 @@ class DemoSettings:
     Attributes:
         scenes: Pictures that are drawn.
         val: Share of them kept for validation.
-        steps: Optimizer steps.
-        batch_size: Pairs per step.
-        lr: Peak learning rate.
+        steps: Optimizer steps of the recipe `tiny-canny`.
         pairs: Validation pairs that are measured, at most.
         sampling_steps: DDIM steps per picture.
         guidance: Classifier-free guidance scale.
@@ -51,8 +50,6 @@ class DemoSettings:
     scenes: int = 2400
     val: float = 0.05
     steps: int = 600
-    batch_size: int = 32
-    lr: float = 1e-3
     pairs: int = 96
     sampling_steps: int = 20
     guidance: float = 3.0
@@ -178,26 +175,10 @@ def _build(output: Path, settings: DemoSettings, on_progress: OnProgress) -> Non
 
 
 def _train(output: Path, settings: DemoSettings, on_progress: OnProgress) -> TrainSummary:
-    from condkit.trainer.base_model import BUILT_IN
     from condkit.trainer.config import load_recipe
     from condkit.trainer.train import train
 
-    config = load_recipe(
-        CONDITION,
-        {
-            "base": BUILT_IN,
-            "run.steps": str(settings.steps),
-            "run.seed": str(settings.seed),
-            "data.batch_size": str(settings.batch_size),
-            "data.resolution": str(SIZE),
-            "data.crop": "center",
-            "optim.lr": str(settings.lr),
-            "preview.guidance": str(settings.guidance),
-            "optim.accumulation": "1",
-            "optim.schedule": "cosine",
-            "optim.warmup_steps": str(min(50, settings.steps // 10)),
-        },
-    )
+    config = load_recipe(RECIPE, {"run.steps": str(settings.steps), "run.seed": str(settings.seed)})
     return train(
         config,
         output / "dataset",
@@ -288,8 +269,7 @@ def _facts(
         ("Dataset", f"{settings.scenes} scenes of {SIZE}×{SIZE}, seed {settings.seed}"),
         (
             "Training",
-            f"{trained.steps} steps of {settings.batch_size}, peak learning rate {settings.lr:g}, "
-            "half of the captions emptied at each use",
+            f"recipe {RECIPE}, {trained.steps} steps, half of the captions emptied at each use",
         ),
         (
             "Sampling",

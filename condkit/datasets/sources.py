@@ -30,6 +30,9 @@ SYSTEM_NAMES = frozenset(
 """Files and folders that operating systems and file servers leave among photographs (lower case);
 names that begin with a dot are left out as well."""
 
+TEXT_SUFFIXES = frozenset({".txt", ".caption", ".json", ".jsonl"})
+"""What usually stands beside pictures on purpose, and so is counted apart from the unexpected."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
@@ -38,8 +41,8 @@ class Scan:
     Attributes:
         files: The inputs, sorted by their relative names, which are unique.
         rejections: Image files that cannot be used because of their names.
-        left_out: How many entries were not taken, by reason: "hidden", "system", "not an image",
-            "special file", "loop" (a link to a folder above itself), "output".
+        left_out: How many entries were not taken, by reason: "hidden", "system", "text file",
+            "not an image", "special file", "loop" (a link to a folder above itself), "output".
     """
 
     files: tuple[SourceFile, ...]
@@ -132,8 +135,9 @@ class _Walk:
             if identity == self._output:
                 return "output"
             return "loop" if entry.is_symlink() and identity in above else None
-        if os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122 - speed
-            return "not an image"
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - speed
+        if suffix not in IMAGE_SUFFIXES:
+            return "text file" if suffix in TEXT_SUFFIXES else "not an image"
         # A link to nowhere is taken: decoding says what is wrong with it.
         return None if entry.is_file() or entry.is_symlink() else "special file"
 

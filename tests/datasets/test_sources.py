@@ -31,11 +31,18 @@ def test_names_are_relative_sorted_and_keep_folders_and_endings(tmp_path):
 
 def test_hidden_system_and_other_files_are_left_out_and_counted(tmp_path):
     root = fill(
-        tmp_path / "in", "a.jpg", ".b.jpg", ".git/c.jpg", "Thumbs.db", "@eaDir/d.jpg", "a.txt"
+        tmp_path / "in",
+        "a.jpg",
+        ".b.jpg",
+        ".git/c.jpg",
+        "Thumbs.db",
+        "@eaDir/d.jpg",
+        "a.txt",
+        "a.mp4",
     )
     found = scan([root], output=tmp_path / "out")
     assert [file.relative for file in found.files] == ["a.jpg"]
-    assert found.left_out == {"hidden": 2, "not an image": 1, "system": 2}
+    assert found.left_out == {"hidden": 2, "not an image": 1, "system": 2, "text file": 1}
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
