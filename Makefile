@@ -29,7 +29,7 @@ lint: install
 demo: install
 	$(BIN)/condkit demo -o demo-out
 
-# Retrains the built-in base model condkit/tiny from nothing (about 90 minutes on 2 CPU cores).
+# Retrains the built-in base model condkit/tiny from nothing (about an hour on 2 CPU cores).
 tiny: install
 	$(BIN)/python scripts/train_tiny.py --output condkit/assets/tiny
 

@@ -49,10 +49,10 @@ class DemoSettings:
 
     scenes: int = 2400
     val: float = 0.05
-    steps: int = 600
+    steps: int = 700
     pairs: int = 96
     sampling_steps: int = 20
-    guidance: float = 3.0
+    guidance: float = 1.5
     seed: int = 0
 
     def __post_init__(self) -> None:
