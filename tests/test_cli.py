@@ -206,10 +206,11 @@ def test_from_pictures_to_a_controlled_picture(tmp_path: Path) -> None:
     loaded = datasets.load_dataset(str(data), cache_dir=str(tmp_path / "cache"))
     assert {"image", "text", "canny"} <= set(loaded["train"].column_names)
 
-    small = ["--set", "run.steps=2", "--set", "data.batch_size=2"]
-    trained = condkit("train", "canny", "--data", data, "-o", run, "--base", "condkit/tiny", *small)
+    command = ["train", "tiny-canny", "--data", data, "-o", run]
+    command += ["--set", "run.steps=2", "--set", "data.batch_size=2"]
+    trained = condkit(*command)
     assert trained.returncode == 0, trained.stderr
-    refused = condkit("train", "canny", "--data", data, "-o", run, "--base", "condkit/tiny", *small)
+    refused = condkit(*command)
     assert refused.returncode == 1
     assert "--resume" in refused.stderr
 

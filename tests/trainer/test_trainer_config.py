@@ -12,7 +12,7 @@ from condkit.trainer.schedule import learning_rate
 @pytest.mark.parametrize("name", available_recipes())
 def test_every_recipe_is_complete_and_names_its_condition(name):
     config = load_recipe(name)
-    assert config.condition == name
+    assert config.condition == name.removeprefix("tiny-")
     assert config.summary
     assert config.data.caption_dropout == 0.5
 
