@@ -176,29 +176,6 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One row of a paired dataset, ready to be written.
-
-    Attributes:
-        source: Path of the input, relative to the source root, with forward slashes.
-        content_sha256: Hash of the input file's bytes.
-        image: The picture at its final size.
-        text: The caption; may be empty.
-        maps: One map per condition, keyed by the condition's name; same height and width as image.
-        original_hw: Size of the upright decoded picture before any resize.
-        notes: What decoding did ("exif-transposed", "alpha-on-white", ...), in order.
-    """
-
-    source: str
-    content_sha256: str
-    image: RgbImage
-    text: str
-    maps: dict[str, ConditionMap]
-    original_hw: tuple[int, int]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class SourceFile:
     """One input file of a run.
 

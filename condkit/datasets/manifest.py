@@ -122,7 +122,7 @@ def write_rejected(folder: Path, rejections: Iterable[Rejection]) -> None:
         raise OutputError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+def installed_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
     """Installed versions by distribution; "absent" where one is not installed."""
     return {name: _version(name) for name in names}
 

@@ -189,7 +189,7 @@ class _Job:
         return plan
 
     def _environment(self) -> dict[str, str]:
-        return {**manifest.library_versions(), **arithmetic(self.plan, self.runtime)}
+        return {**manifest.installed_versions(), **arithmetic(self.plan, self.runtime)}
 
     def _finished(self, plan: BuildPlan) -> dict[int, ShardRecord]:
         records = ((index, self.workspace.load_record(index)) for index in range(plan.shards))
