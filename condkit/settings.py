@@ -226,11 +226,11 @@ def _convert_number(kind: type, value: Any) -> int | float | None:  # noqa: ANN4
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = float(value)
         if kind is float:
-            return number
-        return (
-            int(value) if isinstance(value, str) else int(number) if number == int(number) else None
-        )
+            return float(value)
+        # A float on the way would round whole numbers above 2**53.
+        if isinstance(value, int | str):
+            return int(value)
+        return int(value) if value.is_integer() else None
     except (ValueError, OverflowError):
         return None

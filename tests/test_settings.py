@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from condkit.errors import ConfigError, UnknownNameError
@@ -62,6 +62,7 @@ def test_a_mapping_round_trip_changes_nothing(run: Run) -> None:
 
 
 @given(st.integers(), st.floats(1e-9, 1), st.booleans())
+@example(2**53 + 1, 1.0, False)
 def test_text_and_value_mean_the_same(steps: int, lr: float, fast: bool) -> None:
     text = {"name": "a", "steps": str(steps), "fast": str(fast), "optim": {"lr": repr(lr)}}
     value = {"name": "a", "steps": steps, "fast": fast, "optim": {"lr": lr}}
@@ -75,6 +76,7 @@ def test_text_and_value_mean_the_same(steps: int, lr: float, fast: bool) -> None
         ({"name": "a", "optim": {"lrr": 1}}, UnknownNameError, "'run.optim.lrr'; did you mean"),
         ({"name": "a", "steps": "many"}, ConfigError, "run.steps: expected a whole number"),
         ({"name": "a", "steps": 1.5}, ConfigError, "run.steps: expected a whole number"),
+        ({"name": "a", "steps": float("inf")}, ConfigError, "run.steps: expected a whole number"),
         ({"name": "a", "steps": True}, ConfigError, "run.steps: expected a whole number"),
         ({"name": "a", "fast": "maybe"}, ConfigError, "run.fast: expected true or false"),
         ({"name": "a", "mode": "men"}, ConfigError, "did you mean 'mean'?"),
