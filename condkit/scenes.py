@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from condkit.atomic import write_bytes
 from condkit.errors import ConfigError
 
 __all__ = [
@@ -236,8 +237,8 @@ def write_scenes(folder: str | Path, count: int, seed: int = 0) -> list[Path]:
         scene = draw_scene(np.random.default_rng([seed, index]))
         path = target / f"scene-{index:05d}.png"
         # The caption first: whoever sees the picture finds its caption too.
-        _write(path.with_suffix(".txt"), f"{scene.caption}\n".encode())
-        _write(path, _png(scene.image))
+        write_bytes(path.with_suffix(".txt"), f"{scene.caption}\n".encode(), fsync=False)
+        write_bytes(path, _png(scene.image), fsync=False)
         paths.append(path)
     return paths
 
@@ -332,12 +333,6 @@ def _png(image: Image) -> bytes:
     if not done:
         raise ConfigError("the PNG encoder refused a scene")
     return data.tobytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _nearest_colour(value: NDArray[np.float64]) -> str:

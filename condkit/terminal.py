@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,18 +79,3 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in (columns, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         result("  ".join(cells).rstrip())
-
-
-def size_text(size_bytes: int) -> str:
-    """A file size as people write it, in decimal units: "58.9 MB"."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
-
-
-def counts_text(counts: Mapping[str, int]) -> str:
-    """Counts in one phrase: "decode 2, caption 1"."""
-    return ", ".join(f"{name} {count}" for name, count in counts.items())

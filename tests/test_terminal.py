@@ -17,20 +17,6 @@ def test_an_empty_table_still_names_its_columns(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "name  n\n"
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (58_945_960, "58.9 MB"),
-        (1_440_000_000, "1.4 GB"),
-    ],
-)
-def test_sizes_are_decimal(size: int, text: str) -> None:
-    assert terminal.size_text(size) == text
-
-
 def test_no_bar_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.progress_bar("annotate", quiet=False) as bar:
         bar.update(1, 2, "1 image/s")
