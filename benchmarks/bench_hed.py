@@ -86,7 +86,7 @@ def ours(store: WeightStore, dtype: str, arguments: argparse.Namespace) -> Run:
     """This package's soft edges."""
     settings = {"softedge.weights": arguments.weights}
     plan = plan_annotation(["softedge"], settings, detect_size=arguments.size)
-    annotator = Annotator(plan, Runtime(arguments.device, dtype, store)).load()
+    annotator = Annotator(plan, Runtime(arguments.device, dtype, store=store)).load()
     return lambda image: annotator([image])[0]["softedge"].pixels
 
 

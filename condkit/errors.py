@@ -27,6 +27,10 @@ class MapError(CondkitError, ValueError):
     """A prediction or condition map that breaks its contract."""
 
 
+class DeviceMemoryError(CondkitError, MemoryError):
+    """A device whose memory does not hold even one image of a batch."""
+
+
 class WeightsError(CondkitError, RuntimeError):
     """Weights that are missing, unreachable or not what their hash promises."""
 

@@ -1,10 +1,11 @@
-"""The words that all parts of condkit share: images, predictions, condition maps.
+"""The words that all parts of condkit share: images, condition maps, rejections.
 
 Arrays are numpy, height first. Nothing here imports a network library.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,7 +19,7 @@ RgbImage: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8, RGB order, upright, sRGB, C-contiguous."""
 
 MapPixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
-"""(H, W) for one channel, (H, W, 3) RGB for three."""
+"""(H, W) for one channel, (H, W, 3) RGB for three, (H, W, 4) RGB and mask for four."""
 
 Resample: TypeAlias = Literal["nearest", "bilinear", "area"]
 Flip: TypeAlias = Literal["mirror", "mirror-normal-x", "mirror-swap-left-right"]
@@ -31,66 +32,13 @@ def _check(condition: bool, message: str) -> None:
         raise MapError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeStrength:
-    """How strongly each pixel is an edge.
-
-    Attributes:
-        strength: (H, W) float32 in [0, 1].
-    """
-
-    strength: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        _check(
-            self.strength.ndim == 2 and self.strength.dtype == np.float32,
-            f"EdgeStrength.strength: expected (H, W) float32, got {self.strength.shape} "
-            f"{self.strength.dtype}",
-        )
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return int(self.strength.shape[0]), int(self.strength.shape[1])
-
-
-@dataclass(frozen=True, slots=True)
-class LineSegments:
-    """Straight line segments.
-
-    Attributes:
-        xyxy: (N, 4) float32, the end points (x0, y0, x1, y1) in image pixels; N may be 0.
-        score: (N,) float32, larger is surer; 1 where the detector gives none.
-        size_hw: Height and width in pixels of the image the segments lie in.
-    """
-
-    xyxy: NDArray[np.float32]
-    score: NDArray[np.float32]
-    size_hw: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        _check(
-            self.xyxy.ndim == 2 and self.xyxy.shape[1] == 4 and self.xyxy.dtype == np.float32,
-            f"LineSegments.xyxy: expected (N, 4) float32, got {self.xyxy.shape} {self.xyxy.dtype}",
-        )
-        _check(
-            self.score.shape == (len(self.xyxy),) and self.score.dtype == np.float32,
-            f"LineSegments.score: expected ({len(self.xyxy)},) float32, got {self.score.shape} "
-            f"{self.score.dtype}",
-        )
-
-
-Prediction: TypeAlias = EdgeStrength | LineSegments
-"""The raw result of a detector, at the image's own height and width."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionSpec:
     """What the pixels of a condition map mean; it travels with the dataset into the checkpoint.
 
     Attributes:
         name: The file name, command line name and dataset column, all the same.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (grey), 3 (RGB) or 4 (RGB and a mask: 0 where the picture is hidden).
         dtype: "uint8" or "uint16".
         meaning: One sentence about the values.
         background: The value of "nothing here", used for padding.
@@ -99,7 +47,7 @@ class ConditionSpec:
     """
 
     name: str
-    channels: Literal[1, 3]
+    channels: Literal[1, 3, 4]
     dtype: Literal["uint8", "uint16"]
     meaning: str
     background: int
@@ -132,23 +80,39 @@ class ConditionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MapData:
+    """A file that goes beside a map.
+
+    Attributes:
+        suffix: Its name is the map's with this in place of `.png`, such as ".json".
+        encode: Makes its bytes; called only where the file is wanted, from any thread.
+    """
+
+    suffix: str
+    encode: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class ConditionMap:
     """A rendered map with its meaning.
 
     Attributes:
-        pixels: (H, W) or (H, W, 3) as `spec.channels` says, of `spec.dtype`.
+        pixels: (H, W), (H, W, 3) or (H, W, 4) as `spec.channels` says, of `spec.dtype`.
         spec: What the pixels mean.
         facts: What the renderer counted, for filters and reports, such as `{"lines": 12}`;
             floats and ints only.
+        data: What the map was drawn from, as files that go beside it: key points, labels.
     """
 
     pixels: MapPixels
     spec: ConditionSpec
     facts: dict[str, float | int] = field(default_factory=dict)
+    data: tuple[MapData, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
-        fits = len(shape) == 2 if self.spec.channels == 1 else len(shape) == 3 and shape[2] == 3
+        wanted = shape[:2] if self.spec.channels == 1 else (*shape[:2], self.spec.channels)
+        fits = len(shape) >= 2 and shape == wanted
         _check(
             fits and self.pixels.dtype == np.dtype(self.spec.dtype),
             f"map {self.spec.name!r}: expected {self.spec.channels} channel(s) of "

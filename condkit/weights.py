@@ -23,7 +23,17 @@ from typing import Literal, TypeAlias
 from condkit.errors import WeightsError
 from condkit.fetch import FetchError, HubFile, Source, UrlFile, WheelFile
 
-__all__ = ["HubFile", "Presence", "UrlFile", "WeightSpec", "WeightStore", "WheelFile"]
+__all__ = [
+    "AnyWeights",
+    "HubFile",
+    "ModelSpec",
+    "Presence",
+    "UrlFile",
+    "WeightSpec",
+    "WeightStore",
+    "WheelFile",
+    "hub_model",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +49,9 @@ class WeightSpec:
 
     Attributes:
         name: The file's name; override folders are searched for it.
-        sha256: Lower-case hex digest of the whole file.
-        size: Bytes.
+        sha256: Lower-case hex digest of the whole file; None where none is published: then it is
+            recorded at the first download and pinned from then on.
+        size: Bytes; None where it is not known.
         licence: SPDX name where there is one.
         commercial_use: Whether the licence allows it; None where that is not clear.
         origin: Who made the weights, from what, in a sentence.
@@ -48,12 +59,85 @@ class WeightSpec:
     """
 
     name: str
-    sha256: str
-    size: int
+    sha256: str | None
+    size: int | None
     licence: str
     commercial_use: bool | None
     origin: str
     sources: tuple[Source, ...]
+
+    @property
+    def files(self) -> tuple[WeightSpec, ...]:
+        """Itself: a model of one file."""
+        return (self,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A published model of several files in one folder, as `from_pretrained` reads it.
+
+    Attributes:
+        name: The hub's id, "owner/model"; override folders are searched for a folder of that name.
+        files: Its files, `name` relative to the folder.
+        licence: SPDX name where there is one.
+        commercial_use: Whether the licence allows it; None where that is not clear.
+        origin: Who made the weights, from what, in a sentence.
+    """
+
+    name: str
+    files: tuple[WeightSpec, ...]
+    licence: str
+    commercial_use: bool | None
+    origin: str
+
+
+AnyWeights: TypeAlias = WeightSpec | ModelSpec
+
+
+def hub_model(
+    repo: str,
+    *,
+    revision: str = "main",
+    licence: str,
+    commercial_use: bool | None,
+    origin: str,
+    sha256: str | None = None,
+    size: int | None = None,
+    weights: str = "model.safetensors",
+    others: tuple[str, ...] = ("config.json", "preprocessor_config.json"),
+) -> ModelSpec:
+    """A transformers model on the Hugging Face hub.
+
+    Args:
+        repo: "owner/model".
+        revision: A commit hash, or a branch.
+        licence: Of the weights.
+        commercial_use: Whether that allows commercial use; None where it is not clear.
+        origin: Who made it, from what, in a sentence.
+        sha256: Of the weights' file, where one is published.
+        size: Of the weights' file in bytes, where it is known.
+        weights: The weights' file.
+        others: The files beside it that loading needs.
+    """
+
+    def file(name: str, sha256: str | None = None, size: int | None = None) -> WeightSpec:
+        return WeightSpec(
+            name=name,
+            sha256=sha256,
+            size=size,
+            licence=licence,
+            commercial_use=commercial_use,
+            origin=origin,
+            sources=(HubFile(repo=repo, filename=name, revision=revision),),
+        )
+
+    return ModelSpec(
+        name=repo,
+        files=(file(weights, sha256, size), *(file(name) for name in others)),
+        licence=licence,
+        commercial_use=commercial_use,
+        origin=origin,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +210,19 @@ class WeightStore:
                         _log.info("%s: %s: %s", spec.name, source.place, error)
                         tried.append(f"{source.place}: {error}")
         raise WeightsError(_not_found(spec, tried))
+
+    def folder(self, model: ModelSpec) -> Path:
+        """The local folder with all files of a model, fetched now if it has to be.
+
+        Raises:
+            WeightsError: if no place has it; the message lists every place and what to do.
+        """
+        for root in self.folders:
+            for name in (model.name, model.name.rpartition("/")[2]):
+                place = root / name
+                if all((place / file.name).is_file() for file in model.files):
+                    return place
+        raise WeightsError(f"{model.name} was not found below {[str(f) for f in self.folders]}")
 
     def _on_disk(self, spec: WeightSpec, tried: list[str]) -> Path | None:
         """A verified file that is already here; the places without one are added to `tried`."""

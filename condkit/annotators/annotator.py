@@ -10,14 +10,17 @@ from typing import Self
 import numpy as np
 
 from condkit.annotators.base import Detector, Runtime
+from condkit.annotators.draws import generator, image_key
 from condkit.annotators.planning import (
     AnnotationPlan,
     DetectorKey,
     PlannedCondition,
     plan_annotation,
 )
+from condkit.device import free_memory
 from condkit.errors import ConfigError, MapError
-from condkit.types import ConditionMap, Prediction, RgbImage
+from condkit.predictions import Prediction
+from condkit.types import ConditionMap, RgbImage
 
 __all__ = [
     "AnnotationPlan",
@@ -35,10 +38,12 @@ class Predictions:
     Attributes:
         by_detector: One prediction per distinct detector and settings.
         size_hw: The image's height and width.
+        image_key: What random drawings of this image depend on; 0 where the plan has none.
     """
 
     by_detector: Mapping[DetectorKey, Prediction]
     size_hw: tuple[int, int]
+    image_key: int = 0
 
 
 class Annotator:
@@ -91,8 +96,9 @@ class Annotator:
                         f"{image.shape[:2]} (height, width)"
                     )
                 place[key] = prediction
+        seeded = any(planned.renderer.seeded for planned in self.plan.conditions)
         return [
-            Predictions(by_detector, image.shape[:2])
+            Predictions(by_detector, image.shape[:2], image_key(image) if seeded else 0)
             for by_detector, image in zip(found, images, strict=True)
         ]
 
@@ -105,8 +111,9 @@ class Annotator:
         maps: dict[str, ConditionMap] = {}
         for planned in self.plan.conditions:
             name = planned.condition.spec.name
-            prediction = predictions.by_detector[planned.key]
-            drawn = planned.renderer.render(prediction, planned.render_params)
+            drawn = _draw(planned, predictions)
+            if drawn.spec != planned.spec:
+                raise MapError(f"{name}: the map's spec is {drawn.spec}, expected {planned.spec}")
             if drawn.pixels.shape[:2] != predictions.size_hw:
                 raise MapError(
                     f"{name}: the map is {drawn.pixels.shape[:2]}, the image "
@@ -120,8 +127,9 @@ class Annotator:
         return [self.render(predictions) for predictions in self.predict(images)]
 
     def close(self) -> None:
-        """Let go of the networks; a later call loads them again."""
+        """Let go of the networks and of the device's memory; a later call loads them again."""
         self._detectors.clear()
+        free_memory()
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +141,16 @@ class Annotator:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _draw(planned: PlannedCondition, predictions: Predictions) -> ConditionMap:
+    prediction, params = predictions.by_detector[planned.key], planned.render_params
+    if not planned.renderer.seeded:
+        return planned.renderer.render(prediction, params)
+    name = planned.condition.spec.name
+    return planned.renderer.render(
+        prediction, params, generator(params.seed, name, predictions.image_key)
+    )
 
 
 def _check_image(image: RgbImage) -> None:

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from condkit.device import DTYPES, choose_device, choose_dtype
 from condkit.errors import ConfigError
+from condkit.predictions import Prediction
 from condkit.settings import choose
-from condkit.types import ConditionMap, ConditionSpec, Prediction, RgbImage
-from condkit.weights import WeightSpec, WeightStore
+from condkit.types import ConditionMap, ConditionSpec, RgbImage
+from condkit.weights import AnyWeights, WeightStore
 
 if TYPE_CHECKING:
     import torch
+
+
+BACKENDS = ("torch", "compile", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,19 @@ class Runtime:
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         dtype: "auto", "fp32", "bf16" or "fp16".
+        backend: What runs the networks, one of `BACKENDS`: "torch" as they are, "compile" through
+            `torch.compile`, "openvino" exported for CPUs (the extra `openvino`).
         store: The weight store.
     """
 
     device: str = "auto"
     dtype: str = "auto"
+    backend: str = "torch"
     store: WeightStore = field(default_factory=WeightStore)
 
     def __post_init__(self) -> None:
         choose(self.dtype, DTYPES, what="dtype")
+        choose(self.backend, BACKENDS, what="backend")
 
     def resolve(self) -> tuple[torch.device, torch.dtype]:
         """The torch device and dtype that the names stand for on this machine.
@@ -58,15 +66,14 @@ class DetectorSpec:
         summary: One line for listings.
         source: The paper, or the implementation whose conventions are kept.
         yields: The class of its predictions.
-        weights: The files it can run on, keyed by the value of its setting `weights`; empty for
-            algorithms without any.
+        weights: The weights it can run on, by name; empty for algorithms without any.
     """
 
     name: str
     summary: str
     source: str
     yields: type[Prediction]
-    weights: Mapping[str, WeightSpec] = field(default_factory=dict)
+    weights: Mapping[str, AnyWeights] = field(default_factory=dict)
 
 
 class Detector(Protocol):
@@ -106,16 +113,21 @@ class DetectorDefinition:
             A field `weights` chooses among `spec.weights`; a field `detect_size` is a network's
             working size.
         load: Builds the detector; networks are fetched and put on the device here.
+        needs: The names in `spec.weights` that these settings need; None where the setting
+            `weights` is that name.
     """
 
     spec: DetectorSpec
     params: type[Any]
     load: Callable[[Any, Runtime], Detector]
+    needs: Callable[[Any], tuple[str, ...]] | None = None
 
-    def weights(self, params: object) -> tuple[WeightSpec, ...]:
-        """The weight files that the detector needs with these settings."""
+    def weights(self, params: object) -> tuple[AnyWeights, ...]:
+        """The weights that the detector needs with these settings, in the order of `needs`."""
         if not self.spec.weights:
             return ()
+        if self.needs is not None:
+            return tuple(self.spec.weights[name] for name in self.needs(params))
         return (self.spec.weights[getattr(params, "weights")],)  # noqa: B009 - params is any class
 
 
@@ -130,13 +142,30 @@ class Renderer:
 
     Attributes:
         detector: The detector's name.
-        render: (prediction, params) to the map; pure, called from many threads at once.
+        render: (prediction, params) to the map; pure, called from many threads at once. With
+            `seeded`, (prediction, params, generator).
         params: A frozen, hashable dataclass with defaults that checks itself (`ConfigError`).
+        name: What the condition calls this way of making it, where that is not the detector's name.
+        presets: Settings of the detector whose default is another one for this condition.
+        seeded: Whether the drawing is random: then its settings have a field `seed`, and `render`
+            gets a `numpy.random.Generator` that depends on the seed, the condition and the image's
+            pixels alone, so not on batches, threads, order or restarts.
+        spec: What the pixels mean with the given settings, where that is not always the same:
+            (the condition's spec, params) to the spec.
     """
 
     detector: str
-    render: Callable[[Any, Any], ConditionMap]
+    render: Callable[..., ConditionMap]
     params: type[Any] = NoParams
+    name: str = ""
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    seeded: bool = False
+    spec: Callable[[ConditionSpec, Any], ConditionSpec] | None = None
+
+    @property
+    def choice(self) -> str:
+        """The value of the condition's setting `detector` that chooses this."""
+        return self.name or self.detector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +174,7 @@ class ConditionDefinition:
 
     Attributes:
         spec: What its pixels mean.
-        renderers: One per detector that can feed it; the first is the default.
+        renderers: One per way to make it; the first is the default.
     """
 
     spec: ConditionSpec
@@ -153,16 +182,16 @@ class ConditionDefinition:
 
     @property
     def detectors(self) -> tuple[str, ...]:
-        """The names of the detectors, default first."""
-        return tuple(renderer.detector for renderer in self.renderers)
+        """The values of the setting `detector`, default first."""
+        return tuple(renderer.choice for renderer in self.renderers)
 
-    def renderer(self, detector: str) -> Renderer:
-        """The renderer for a detector's predictions.
+    def renderer(self, choice: str) -> Renderer:
+        """The renderer chosen by a value of the setting `detector`.
 
         Raises:
-            KeyError: if the detector does not feed this condition.
+            KeyError: if there is none.
         """
-        return {renderer.detector: renderer for renderer in self.renderers}[detector]
+        return {renderer.choice: renderer for renderer in self.renderers}[choice]
 
 
 def field_names(params: type[Any]) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ All of it is pure and knows nothing of the network.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,29 +73,22 @@ def _prepare(index: int, image: RgbImage, size_hw: tuple[int, int], multiple: in
     return Prepared(index, pixels, size_hw)
 
 
-def chunks(prepared: Sequence[Prepared], max_pixels: int) -> Iterator[list[Prepared]]:
-    """Groups of one padded size, each of at most `max_pixels` pixels in all, but never empty."""
-    by_size: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
-    for item in prepared:
-        by_size[item.pixels.shape].append(item)
-    for shape, group in by_size.items():
-        count = max(1, max_pixels // (shape[0] * shape[1]))
-        for start in range(0, len(group), count):
-            yield group[start : start + count]
-
-
 def restore(
-    values: NDArray[np.float32], inner_hw: tuple[int, int], size_hw: tuple[int, int]
+    values: NDArray[np.float32],
+    inner_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    how: str = "bilinear",
 ) -> NDArray[np.float32]:
     """Cut the padding off a network's output and bring it to the image's size.
 
     Args:
-        values: (h, w) float32 at the padded working size.
+        values: (h, w) or (h, w, C) float32 at the padded working size.
         inner_hw: The part that is image.
         size_hw: The image's height and width.
+        how: "bilinear" (by area where it shrinks) or "nearest".
 
     Returns:
-        (H, W) float32, C-contiguous, its own memory.
+        (H, W) or (H, W, C) float32, C-contiguous, its own memory.
     """
     import cv2
 
@@ -104,5 +96,7 @@ def restore(
     if inner_hw == size_hw:
         return np.array(inner, order="C")
     way = cv2.INTER_AREA if size_hw[0] < inner_hw[0] else cv2.INTER_LINEAR
-    resized = cv2.resize(inner, (size_hw[1], size_hw[0]), interpolation=way)
-    return np.asarray(resized, dtype=np.float32)
+    if how == "nearest":
+        way = cv2.INTER_NEAREST_EXACT
+    resized = cv2.resize(np.ascontiguousarray(inner), (size_hw[1], size_hw[0]), interpolation=way)
+    return np.asarray(resized, dtype=np.float32).reshape(*size_hw, *values.shape[2:])

@@ -18,7 +18,8 @@ from condkit.annotators.base import (
     Runtime,
     require,
 )
-from condkit.types import ConditionMap, ConditionSpec, EdgeStrength, RgbImage
+from condkit.predictions import EdgeStrength
+from condkit.types import ConditionMap, ConditionSpec, RgbImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from condkit.annotators.base import (
     Runtime,
     require,
 )
-from condkit.types import LineSegments, RgbImage
+from condkit.predictions import LineSegments
+from condkit.types import RgbImage
 
 _SECTORS = 8
 _SECTOR = np.pi / _SECTORS

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.base import ConditionDefinition, Renderer, require
-from condkit.types import ConditionMap, ConditionSpec, LineSegments
+from condkit.predictions import LineSegments
+from condkit.types import ConditionMap, ConditionSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ def load(
     )
     overrides = () if weights_dir is None else (Path(weights_dir),)
     store = WeightStore(overrides=overrides, offline=offline)
-    return LoadedCondition(Annotator(plan, Runtime(device, dtype, store)).load())
+    return LoadedCondition(Annotator(plan, Runtime(device=device, dtype=dtype, store=store)).load())
 
 
 def _as_rgb(image: ImageLike) -> RgbImage:

@@ -21,7 +21,7 @@ from condkit.annotators.registry import (
 from condkit.errors import ConfigError, UnknownNameError
 from condkit.settings import as_mapping, choose, from_mapping, suggest
 from condkit.types import ConditionSpec
-from condkit.weights import WeightSpec
+from condkit.weights import AnyWeights
 
 DetectorKey: TypeAlias = tuple[str, Any]
 """A detector's name and its settings: equal keys share one network and one prediction."""
@@ -46,6 +46,13 @@ class PlannedCondition:
     render_params: Any
 
     @property
+    def spec(self) -> ConditionSpec:
+        """What the pixels mean with these settings."""
+        if self.renderer.spec is None:
+            return self.condition.spec
+        return self.renderer.spec(self.condition.spec, self.render_params)
+
+    @property
     def key(self) -> DetectorKey:
         """What the prediction depends on."""
         return self.detector.spec.name, self.detector_params
@@ -57,8 +64,9 @@ class PlannedCondition:
             "detector_params": as_mapping(self.detector_params),
             "render_params": as_mapping(self.render_params),
             "weights": [
-                {"file": spec.name, "sha256": spec.sha256}
-                for spec in self.detector.weights(self.detector_params)
+                {"file": file.name, "sha256": file.sha256}
+                for weights in self.detector.weights(self.detector_params)
+                for file in weights.files
             ],
         }
 
@@ -76,16 +84,17 @@ class AnnotationPlan:
     @property
     def specs(self) -> tuple[ConditionSpec, ...]:
         """What the maps mean, in order."""
-        return tuple(planned.condition.spec for planned in self.conditions)
+        return tuple(planned.spec for planned in self.conditions)
 
     @property
-    def weights(self) -> tuple[WeightSpec, ...]:
-        """The weight files needed, each once."""
-        found: dict[str, WeightSpec] = {}
-        for planned in self.conditions:
-            for spec in planned.detector.weights(planned.detector_params):
-                found[spec.sha256] = spec
-        return tuple(found.values())
+    def weights(self) -> tuple[AnyWeights, ...]:
+        """The weights needed, each once."""
+        needed = [
+            weights
+            for planned in self.conditions
+            for weights in planned.detector.weights(planned.detector_params)
+        ]
+        return tuple(dict.fromkeys(needed))
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides the maps, as JSON values keyed by condition."""
@@ -141,14 +150,14 @@ def _plan(
     own = dict(tables.get(name, {}))
     chosen = str(own.pop("detector", condition.detectors[0]))
     choose(chosen, condition.detectors, what=f"detector of {name}")
-    detector, renderer = get_detector(chosen), condition.renderer(chosen)
+    renderer = condition.renderer(chosen)
+    detector = get_detector(renderer.detector)
     of_detector, of_render = field_names(detector.params), field_names(renderer.params)
     _refuse_unknown(name, own, ("detector", *of_detector, *of_render))
-    values = {k: v for k, v in own.items() if k in of_detector}
-    if chosen != name:
-        shared = tables.get(chosen, {})
-        _refuse_unknown(chosen, shared, of_detector)
-        values = {**shared, **values}
+    values = {
+        **_from_elsewhere(condition, renderer, of_detector, tables),
+        **{k: v for k, v in own.items() if k in of_detector},
+    }
     if detect_size is not None and "detect_size" in of_detector:
         values.setdefault("detect_size", detect_size)
     return PlannedCondition(
@@ -160,6 +169,24 @@ def _plan(
             renderer.params, {k: v for k, v in own.items() if k in of_render}, where=name
         ),
     )
+
+
+def _from_elsewhere(
+    condition: ConditionDefinition,
+    renderer: Renderer,
+    of_detector: Sequence[str],
+    tables: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Settings of the detector that do not stand under the condition's own name."""
+    presets, shared = dict(renderer.presets), dict(tables.get(renderer.detector, {}))
+    if renderer.detector == condition.spec.name:
+        return presets
+    if renderer.detector in available_conditions():
+        # The table is another condition's as well: its drawing settings are none of ours, and its
+        # choice of parts must not undo what this condition is about.
+        return {k: v for k, v in shared.items() if k in of_detector} | presets
+    _refuse_unknown(renderer.detector, shared, of_detector)
+    return presets | shared
 
 
 def _refuse_unknown(table: str, values: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from condkit.annotators.base import ConditionDefinition, Renderer, require
 from condkit.annotators.softedge import to_levels
-from condkit.types import ConditionMap, ConditionSpec, EdgeStrength
+from condkit.predictions import EdgeStrength
+from condkit.types import ConditionMap, ConditionSpec
 
 # The four directions in which a pixel of a ridge is the highest of three.
 _ACROSS_RIDGE = (

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.base import ConditionDefinition, Renderer
-from condkit.types import ConditionMap, ConditionSpec, EdgeStrength
+from condkit.predictions import EdgeStrength
+from condkit.types import ConditionMap, ConditionSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

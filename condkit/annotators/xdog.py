@@ -14,7 +14,8 @@ from condkit.annotators.base import (
     Runtime,
     require,
 )
-from condkit.types import EdgeStrength, RgbImage
+from condkit.predictions import EdgeStrength
+from condkit.types import RgbImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

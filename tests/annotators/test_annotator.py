@@ -9,7 +9,7 @@ from condkit.annotators.annotator import Annotator, plan_annotation
 from condkit.annotators.base import PerImage, Runtime
 from condkit.annotators.registry import get_detector
 from condkit.errors import ConfigError, MapError, UnknownNameError
-from condkit.types import EdgeStrength
+from condkit.predictions import EdgeStrength
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condkit.annotators.batching import chunks, prepare, restore, working_size
+from condkit.annotators.batching import prepare, restore, working_size
 
 SIDES = st.integers(1, 5000)
 
@@ -46,18 +46,6 @@ def test_prepare_pads_by_repeating_the_edge_and_restore_undoes_it(height, width)
     back = restore(values, item.inner_hw, (height, width))
     assert np.array_equal(back, image[:, :, 0])
     assert not np.shares_memory(back, values)
-
-
-@given(st.lists(st.sampled_from([(16, 16), (16, 32), (48, 16)]), max_size=12), st.integers(1, 2000))
-def test_chunks_hold_each_image_once_by_size_and_within_the_budget(sizes, budget):
-    images = [np.zeros((*size, 3), np.uint8) for size in sizes]
-    groups = list(chunks(prepare(images, 16, 16), budget))
-    assert sorted(item.index for group in groups for item in group) == list(range(len(sizes)))
-    for group in groups:
-        shapes = {item.pixels.shape for item in group}
-        assert len(shapes) == 1
-        height, width, _ = shapes.pop()
-        assert len(group) == 1 or len(group) * height * width <= budget
 
 
 def test_restoring_to_another_size_keeps_the_range():

@@ -16,7 +16,7 @@ from condkit.annotators.registry import (
     get_condition,
     get_detector,
 )
-from condkit.types import EdgeStrength, LineSegments
+from condkit.predictions import EdgeStrength, LineSegments
 from condkit.weights import WeightStore
 
 NETWORK_SIZE = 64

