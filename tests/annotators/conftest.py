@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,41 +12,65 @@ import numpy as np
 import pytest
 
 from condkit.annotators.registry import get_detector
-from condkit.weights import WeightStore
+from condkit.weights import AnyWeights, ModelSpec, WeightStore
+
+RANDOM_WEIGHTS = Path(__file__).parent / "random_weights"
 
 
 @pytest.fixture(scope="session")
-def _random_hed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
+def random_store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], WeightStore]]:
+    """A detector's name to a store with small random weights for it, in the published layout.
 
-    from condkit.annotators.nets.aux_networks import hed_network
-
-    torch.manual_seed(0)
-    network = hed_network()
-    with torch.no_grad():
-        network.norm += 120
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3):
-                torch.nn.init.kaiming_normal_(layer.weight)
-            elif isinstance(layer, torch.nn.Conv2d):
-                layer.weight *= 0.1
-    path = tmp_path_factory.mktemp("random-hed") / "ControlNetHED.pth"
-    # The published file is stored in fp16 too.
-    torch.save({key: value.half() for key, value in network.state_dict().items()}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def random_weights(_random_hed_file: Path) -> Iterator[WeightStore]:
-    """A store whose `ControlNetHED.pth` is a random network, pinned by its own hash."""
-    data = _random_hed_file.read_bytes()
-    weights = get_detector("hed").spec.weights
-    spec = dataclasses.replace(
-        weights["controlnet"], sha256=hashlib.sha256(data).hexdigest(), size=len(data)
-    )
+    `random_weights/DETECTOR.py` (dashes as underscores) defines `write(folder)`, which saves the
+    files below a folder as a user would put them there: a single file by its name, a model of
+    several files in a folder of the model's name. Pins are replaced by the hashes of these files.
+    """
+    stores: dict[str, WeightStore] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(weights, "controlnet", spec)
-        yield WeightStore(overrides=(_random_hed_file.parent,), offline=True)
+
+        def store(detector: str) -> WeightStore:
+            if detector not in stores:
+                folder = tmp_path_factory.mktemp(f"random-{detector}")
+                _writer(detector)(folder)
+                weights = get_detector(detector).spec.weights
+                for name, spec in list(weights.items()):
+                    patch.setitem(weights, name, _pinned(spec, folder))
+                stores[detector] = WeightStore(
+                    overrides=(folder,), cache=folder / "cache", offline=True
+                )
+            return stores[detector]
+
+        yield store
+
+
+def _writer(detector: str) -> Callable[[Path], None]:
+    path = RANDOM_WEIGHTS / f"{detector.replace('-', '_')}.py"
+    module_spec = importlib.util.spec_from_file_location(f"random_weights_{path.stem}", path)
+    assert module_spec is not None, path
+    assert module_spec.loader is not None, path
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.write
+
+
+def _pinned(spec: AnyWeights, folder: Path) -> AnyWeights:
+    """The same weights, pinned to the files in `folder` where they are there."""
+    if isinstance(spec, ModelSpec):
+        files = tuple(_pinned(file, folder / spec.name) for file in spec.files)
+        return dataclasses.replace(spec, files=files)
+    path = folder / spec.name
+    if not path.is_file():
+        return spec
+    data = path.read_bytes()
+    return dataclasses.replace(spec, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+@pytest.fixture(scope="session")
+def random_weights(random_store: Callable[[str], WeightStore]) -> WeightStore:
+    """A store with a random HED."""
+    return random_store("hed")
 
 
 @pytest.fixture(scope="session")
