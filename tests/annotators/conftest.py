@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -18,29 +19,35 @@ RANDOM_WEIGHTS = Path(__file__).parent / "random_weights"
 
 
 @pytest.fixture(scope="session")
-def random_store(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], WeightStore]]:
+def _random_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Written once for all tests."""
+
+    @functools.cache
+    def folder(detector: str) -> Path:
+        path = tmp_path_factory.mktemp(f"random-{detector}")
+        _writer(detector)(path)
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def random_store(_random_folder: Callable[[str], Path]) -> Iterator[Callable[[str], WeightStore]]:
     """A detector's name to a store with small random weights for it, in the published layout.
 
     `random_weights/DETECTOR.py` (dashes as underscores) defines `write(folder)`, which saves the
     files below a folder as a user would put them there: a single file by its name, a model of
-    several files in a folder of the model's name. Pins are replaced by the hashes of these files.
+    several files in a folder of the model's name. Until the test module ends, the pins are the
+    hashes of these files.
     """
-    stores: dict[str, WeightStore] = {}
     with pytest.MonkeyPatch.context() as patch:
 
         def store(detector: str) -> WeightStore:
-            if detector not in stores:
-                folder = tmp_path_factory.mktemp(f"random-{detector}")
-                _writer(detector)(folder)
-                weights = get_detector(detector).spec.weights
-                for name, spec in list(weights.items()):
-                    patch.setitem(weights, name, _pinned(spec, folder))
-                stores[detector] = WeightStore(
-                    overrides=(folder,), cache=folder / "cache", offline=True
-                )
-            return stores[detector]
+            folder = _random_folder(detector)
+            weights = get_detector(detector).spec.weights
+            for name, spec in list(weights.items()):
+                patch.setitem(weights, name, _pinned(spec, folder))
+            return WeightStore(overrides=(folder,), cache=folder / "cache", offline=True)
 
         yield store
 
@@ -67,7 +74,7 @@ def _pinned(spec: AnyWeights, folder: Path) -> AnyWeights:
     return dataclasses.replace(spec, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def random_weights(random_store: Callable[[str], WeightStore]) -> WeightStore:
     """A store with a random HED."""
     return random_store("hed")
