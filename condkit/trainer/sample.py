@@ -49,14 +49,24 @@ def open_run(
         TrainingError: if the folder is no run, has saved nothing yet, or does not fit the base.
     """
     record = read_record(run)
-    folder = RunFolder(run)
-    checkpoints = complete_checkpoints(folder.checkpoints)
-    finished = record.status == "finished" and folder.controlnet.is_dir()
-    if not finished and not checkpoints:
-        raise TrainingError(f"{run} has saved no checkpoint yet; let it train on with --resume")
-    weights = folder.controlnet if finished else control_net_folder(checkpoints[-1])
+    weights = saved_control_net(run, record)
     model = load_base(base or record.base, compute, offline=offline)
     return TrainedRun(record, model, load_control_net(weights, model))
+
+
+def saved_control_net(run: Path, record: RunRecord) -> Path:
+    """The folder of a run's ControlNet: the finished one, else the newest checkpoint's.
+
+    Raises:
+        TrainingError: if the run has saved nothing yet.
+    """
+    folder = RunFolder(run)
+    if record.status == "finished" and folder.controlnet.is_dir():
+        return folder.controlnet
+    checkpoints = complete_checkpoints(folder.checkpoints)
+    if not checkpoints:
+        raise TrainingError(f"{run} has saved no checkpoint yet; let it train on with --resume")
+    return control_net_folder(checkpoints[-1])
 
 
 def sample(

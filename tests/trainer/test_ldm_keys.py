@@ -89,3 +89,14 @@ def test_a_missing_or_foreign_tensor_is_an_error_that_names_it():
         from_ldm(state, expected, layers_per_block=2)
     with pytest.raises(TrainingError, match=r"no tensor 'up_blocks\.0\.x'"):
         ldm_names(["up_blocks.0.x"], layers_per_block=2)
+
+
+@pytest.mark.parametrize(("config", "tensors", "parameters"), PUBLISHED[:2])
+def test_diffusers_own_importer_gives_the_tensors_back(config, tensors, parameters):
+    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+
+    model = control_net(config)
+    state = model.state_dict()
+    converted = convert_controlnet_checkpoint(to_ldm(state, layers_per_block=2), dict(model.config))
+    assert converted.keys() == state.keys()
+    assert all(converted[name] is state[name] for name in state)

@@ -1,0 +1,190 @@
+"""A trained ControlNet for others: a diffusers folder with its model card, or one file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from condkit import __version__, atomic
+from condkit.errors import OutputError, TrainingError
+from condkit.settings import choose
+from condkit.trainer.ldm_keys import to_ldm
+from condkit.trainer.model_card import write_model_card
+from condkit.trainer.run_folder import RunRecord, read_record
+from condkit.trainer.sample import saved_control_net
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+ExportFormat: TypeAlias = Literal["diffusers", "single-file"]
+FORMATS = ("diffusers", "single-file")
+DTYPES = ("fp32", "fp16", "bf16")
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_SHOWN = ("evaluation.png",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The folder or file.
+        format: "diffusers" or "single-file".
+        keys: "diffusers" or "ldm": how the tensors are called.
+        tensors: How many.
+        dtype: Their type.
+        size: Bytes of the weights' file.
+    """
+
+    path: str
+    format: str
+    keys: str
+    tensors: int
+    dtype: str
+    size: int
+
+
+def export_run(
+    run: Path,
+    output: Path,
+    *,
+    format: str = "diffusers",
+    dtype: str = "fp16",
+    overwrite: bool = False,
+) -> Exported:
+    """Write a run's ControlNet in a form that other programs read.
+
+    Args:
+        run: Folder of a training run; the newest checkpoint is taken while it is not finished.
+        output: The folder ("diffusers"), or the `.safetensors` file ("single-file").
+        format: "diffusers" is a folder for `ControlNetModel.from_pretrained`, with a model card;
+            "single-file" is for A1111 and ComfyUI: the original release's names for SD 1.x and
+            2.x, diffusers' names for SDXL, as those programs expect them.
+        dtype: Type of the weights: "fp16" (what is usually published), "bf16" or "fp32".
+        overwrite: Replace what is there.
+
+    Raises:
+        TrainingError: if the folder is no run, or has saved nothing yet.
+        OutputError: if the place is taken or cannot be written.
+        UnknownNameError: for another format or dtype.
+    """
+    choose(format, FORMATS, what="format")
+    choose(dtype, DTYPES, what="dtype")
+    record = read_record(run)
+    source = saved_control_net(run, record)
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists; give another place, or --overwrite to replace it")
+    state, config = _read(source, dtype)
+    if format == "diffusers":
+        return _write_folder(run, record, source, output, state, dtype)
+    return _write_file(record, output, state, config, dtype)
+
+
+def _read(source: Path, dtype: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    import torch
+    from safetensors.torch import load_file
+
+    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    try:
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        state = load_file(source / _WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot read the ControlNet in {source}: {error}") from error
+    cast = {name: tensor.to(kinds[dtype]) for name, tensor in state.items()}
+    lost = [name for name, tensor in cast.items() if not bool(torch.isfinite(tensor).all())]
+    if lost:
+        raise TrainingError(
+            f"{len(lost)} tensors do not fit into {dtype} ({', '.join(lost[:3])}); "
+            "use --dtype bf16 or fp32"
+        )
+    return cast, config
+
+
+def _write_folder(
+    run: Path,
+    record: RunRecord,
+    source: Path,
+    output: Path,
+    state: Mapping[str, torch.Tensor],
+    dtype: str,
+) -> Exported:
+    from safetensors.torch import save_file
+
+    if output.is_file():
+        raise OutputError(f"{output} is a file; a diffusers ControlNet is a folder")
+    with atomic.new_folder(output) as temporary:
+        for name in ("config.json", "condition.json"):
+            shutil.copyfile(source / name, temporary / name)
+        save_file(dict(state), temporary / _WEIGHTS, metadata={"format": "pt"})
+        shown = [name for name in _SHOWN if (run / name).is_file()]
+        for name in shown:
+            shutil.copyfile(run / name, temporary / name)
+        size = (temporary / _WEIGHTS).stat().st_size
+        atomic.write_text(temporary / "README.md", write_model_card(run, record, shown))
+    return Exported(
+        path=str(output),
+        format="diffusers",
+        keys="diffusers",
+        tensors=len(state),
+        dtype=dtype,
+        size=size,
+    )
+
+
+def _write_file(
+    record: RunRecord,
+    output: Path,
+    state: dict[str, torch.Tensor],
+    config: Mapping[str, Any],
+    dtype: str,
+) -> Exported:
+    from safetensors.torch import save
+
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: expected a file name that ends in .safetensors")
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder; give a file")
+    if "shuffle" in output.name and record.condition.name != "shuffle":
+        logger.warning(
+            "%s: A1111 and ComfyUI pool the control of files that have 'shuffle' in their names; "
+            "choose another name",
+            output.name,
+        )
+    # A1111 and ComfyUI read SDXL ControlNets under diffusers' names only.
+    is_xl = config.get("addition_embed_type") is not None
+    if not is_xl:
+        state = to_ldm(state, layers_per_block=int(config["layers_per_block"]))
+    metadata = {
+        "format": "pt",
+        "condkit": __version__,
+        "modelspec.architecture": f"{_family(config)}/controlnet",
+        "modelspec.title": f"ControlNet for {record.condition.name}",
+        "condition": json.dumps(record.condition.as_dict()),
+        "base_fingerprint": record.base_fingerprint,
+    }
+    data = save(state, metadata=metadata)
+    atomic.write_bytes(output, data)
+    return Exported(
+        path=str(output),
+        format="single-file",
+        keys="diffusers" if is_xl else "ldm",
+        tensors=len(state),
+        dtype=dtype,
+        size=len(data),
+    )
+
+
+def _family(config: Mapping[str, Any]) -> str:
+    if config.get("addition_embed_type") is not None:
+        return "stable-diffusion-xl-v1-base"
+    return {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2"}.get(
+        int(config["cross_attention_dim"]), "condkit"
+    )

@@ -1,0 +1,118 @@
+"""The model card of a trained ControlNet: what it is, how it was made, how well it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from condkit import __version__
+from condkit.trainer.run_folder import RunFolder, RunRecord
+
+_SETTINGS = (
+    "run.steps",
+    "data.batch_size",
+    "optim.accumulation",
+    "optim.lr",
+    "optim.schedule",
+    "data.resolution",
+    "data.caption_dropout",
+    "data.flip",
+    "run.seed",
+)
+
+
+def write_model_card(run: Path, record: RunRecord, pictures: Sequence[str]) -> str:
+    """The card as Markdown with the hub's YAML head.
+
+    Args:
+        run: Folder of the run.
+        record: What the run is about.
+        pictures: File names beside the card that it should show.
+    """
+    folder = RunFolder(run)
+    return "\n".join(
+        [
+            *_head(record),
+            *_usage(record),
+            *_making(record, _read_json(folder.config)),
+            *_figures(_read_json(folder.evaluation)),
+            *[line for name in pictures for line in (f"![{Path(name).stem}]({name})", "")],
+        ]
+    )
+
+
+def _head(record: RunRecord) -> Iterator[str]:
+    yield from ("---", "library_name: diffusers", "tags:", "- controlnet", "- condkit")
+    yield f"- {record.condition.name}"
+    # A folder of the trainer's own disk says nothing to others.
+    if record.base.count("/") == 1 and not Path(record.base).is_absolute():
+        yield f"base_model: {json.dumps(record.base)}"
+    yield from ("---", "", f"# ControlNet: {record.condition.name}", "")
+    yield (
+        f"Steers {_base_name(record)} by condition maps of the kind `{record.condition.name}`: "
+        f"{record.condition.meaning}."
+    )
+    yield ""
+
+
+def _usage(record: RunRecord) -> Iterator[str]:
+    name = record.condition.name
+    yield from (
+        "## Use",
+        "",
+        "```python",
+        "from diffusers import ControlNetModel, StableDiffusionControlNetPipeline",
+        "",
+        'control_net = ControlNetModel.from_pretrained("path/to/this/folder")',
+        "pipeline = StableDiffusionControlNetPipeline.from_pretrained(",
+        f"    {json.dumps(_base_name(record))}, controlnet=control_net",
+        ")",
+        "```",
+        "",
+        f"Maps of a photograph: `condkit annotate PHOTO -o maps --condition {name}`.",
+        "",
+    )
+
+
+def _making(record: RunRecord, config: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("## How it was made", "", "| | |", "|---|---|")
+    yield f"| trained with | condkit {__version__} |"
+    yield f"| base | {_base_name(record)} (`{record.base_fingerprint[:19]}`) |"
+    yield f"| dataset's manifest | `sha256:{record.manifest_sha256[:12]}` |"
+    yield f"| step | {record.step} |"
+    if record.loss is not None:
+        yield f"| mean loss of the last log interval | {record.loss:.4f} |"
+    for name in _SETTINGS:
+        table, _, field = name.partition(".")
+        values = config.get(table, {})
+        if field in values:
+            yield f"| `{name}` | {values[field]} |"
+    yield ""
+
+
+def _figures(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """The scores of `condkit evaluate`, where it was run."""
+    scores = {k: v for k, v in evaluation.items() if isinstance(v, int | float)}
+    if not scores:
+        return
+    yield from ("## How well it follows", "", "| figure | value |", "|---|---|")
+    for name, value in scores.items():
+        text = f"{value:.3f}" if isinstance(value, float) else str(value)
+        yield f"| {name.replace('_', ' ')} | {text} |"
+    yield ""
+
+
+def _base_name(record: RunRecord) -> str:
+    path = Path(record.base)
+    return path.name if path.is_absolute() else record.base
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The file's values; none where there is no such file."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return values
