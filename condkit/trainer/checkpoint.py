@@ -16,6 +16,7 @@ from typing import Any
 
 from condkit import atomic
 from condkit.errors import TrainingError
+from condkit.trainer.run_folder import RunFolder, RunRecord
 from condkit.types import ConditionSpec
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,21 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 def control_net_folder(checkpoint: Path) -> Path:
     """Where a checkpoint holds its ControlNet."""
     return checkpoint / _CONTROLNET
+
+
+def saved_control_net(run: Path, record: RunRecord) -> Path:
+    """The folder of a run's ControlNet: the finished one, else the newest checkpoint's.
+
+    Raises:
+        TrainingError: if the run has saved nothing yet.
+    """
+    folder = RunFolder(run)
+    if record.status == "finished" and folder.controlnet.is_dir():
+        return folder.controlnet
+    checkpoints = complete_checkpoints(folder.checkpoints)
+    if not checkpoints:
+        raise TrainingError(f"{run} has saved no checkpoint yet; let it train on with --resume")
+    return control_net_folder(checkpoints[-1])
 
 
 def restore(

@@ -51,15 +51,29 @@ class ControlConfig:
         embedding_channels: Channels of the hint encoder, first to last; each but the first halves
             the resolution, so their number must fit the VAE. None takes ControlNet's own widths
             (16, 32, 96, 256) as far as the VAE's stride goes.
+        start_from: An existing ControlNet of the same base to go on from, instead of the base's
+            encoder: a folder in diffusers layout, a training run's folder, or a `.safetensors`,
+            `.pth` or `.ckpt` file under diffusers' or the original release's names. The paper's
+            lines and scribbles began as canny.
+        only_mid: Train and use the middle block's output alone, as the paper does for small
+            data and cards; trained further with `only_mid = false` (through `start_from`), the
+            encoder's outputs come back at zero.
     """
 
     embedding_channels: tuple[int, ...] | None = None
+    start_from: str | None = None
+    only_mid: bool = False
 
     def __post_init__(self) -> None:
         channels = self.embedding_channels
         _require(
             channels is None or (len(channels) >= 1 and min(channels) >= 1),
             f"control.embedding_channels: expected positive numbers, got {channels}",
+        )
+        _require(
+            channels is None or self.start_from is None,
+            "control.embedding_channels: a ControlNet that is started from has its own; "
+            "leave one of control.embedding_channels and control.start_from out",
         )
 
 
@@ -106,6 +120,31 @@ class DataConfig:
             )
         _require(self.cache_mib >= 0, f"data.cache_mib: expected 0 or more, got {self.cache_mib}")
         _require(self.prefetch >= 0, f"data.prefetch: expected 0 or more, got {self.prefetch}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """How timesteps and noise are weighed; the defaults are the paper's plain objective.
+
+    Attributes:
+        min_snr_gamma: Largest signal-to-noise ratio that counts (arXiv 2303.09556 uses 5); None
+            weighs all timesteps alike.
+        noise_offset: Share of noise that is the same for a whole channel, 0 to 1; about 0.05 lets
+            a base learn darker and brighter pictures.
+    """
+
+    min_snr_gamma: float | None = None
+    noise_offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        gamma = self.min_snr_gamma
+        _require(
+            gamma is None or gamma > 0, f"loss.min_snr_gamma: expected more than 0, got {gamma}"
+        )
+        _require(
+            0.0 <= self.noise_offset <= 1.0,
+            f"loss.noise_offset: expected 0 to 1, got {self.noise_offset}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +247,7 @@ class TrainConfig:
         run: Length, seed and logging.
         control: The ControlNet.
         data: Batches.
+        loss: The objective.
         optim: Optimizer and learning rate.
         checkpoint: Saving.
         preview: Pictures during training.
@@ -219,6 +259,7 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)

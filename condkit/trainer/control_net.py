@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from condkit.errors import TrainingError
 from condkit.trainer.base_model import BaseModel
+from condkit.trainer.checkpoint import saved_control_net
 from condkit.trainer.config import ControlConfig
+from condkit.trainer.ldm_keys import from_ldm
+from condkit.trainer.run_folder import read_record
+
+if TYPE_CHECKING:
+    import torch
 
 EMBEDDING_CHANNELS = (16, 32, 96, 256)
 """Widths of the hint encoder. Source: lllyasviel/ControlNet cldm/cldm.py (released code)."""
@@ -34,6 +40,51 @@ def embedding_channels_for(stride: int) -> tuple[int, ...]:
 def control_stride(control_net: Any) -> int:  # noqa: ANN401 - diffusers.ControlNetModel
     """Hint pixels per latent pixel of a ControlNet."""
     return int(2 ** (len(control_net.config.conditioning_embedding_out_channels) - 1))
+
+
+def initial_control_net(base: BaseModel, config: ControlConfig, seed: int) -> Any:  # noqa: ANN401
+    """What a run begins with: a copy of the base's encoder, or an existing ControlNet.
+
+    Args:
+        base: The frozen model.
+        config: Says which.
+        seed: Decides the hint encoder's first weights where it is new.
+
+    Returns:
+        diffusers.ControlNetModel on the base's device, fp32, trainable.
+
+    Raises:
+        TrainingError: if `config.start_from` is no ControlNet, or none for this base.
+    """
+    if config.start_from is None:
+        control_net = new_control_net(base, config, seed)
+    else:
+        control_net = _existing(Path(config.start_from).expanduser(), base)
+    if config.only_mid:
+        _connect_middle_only(control_net)
+    return control_net.train()
+
+
+def _existing(path: Path, base: BaseModel) -> Any:  # noqa: ANN401
+    if path.is_file():
+        return read_single_file(path, base)
+    if (path / "run.json").is_file():
+        path = saved_control_net(path, read_record(path))
+    if not path.is_dir():
+        raise TrainingError(
+            f"control.start_from={str(path)!r}: there is no such file or folder; give a diffusers "
+            "folder, a training run's folder, or a .safetensors, .pth or .ckpt file"
+        )
+    return load_control_net(path, base)
+
+
+def _connect_middle_only(control_net: Any) -> None:  # noqa: ANN401
+    """Leave the encoder's outputs at zero: they add nothing, here and wherever it is used."""
+    import torch
+
+    for parameter in control_net.controlnet_down_blocks.parameters():
+        torch.nn.init.zeros_(parameter)
+        parameter.requires_grad_(False)
 
 
 def new_control_net(base: BaseModel, config: ControlConfig, seed: int) -> Any:  # noqa: ANN401
@@ -95,6 +146,54 @@ def load_control_net(folder: Path, base: BaseModel) -> Any:  # noqa: ANN401
     if control_net.dtype != torch.float32:
         control_net.float()
     return control_net.to(base.compute.device).eval()
+
+
+def read_single_file(path: Path, base: BaseModel) -> Any:  # noqa: ANN401
+    """Read a ControlNet of one file, as A1111 and ComfyUI use them, for this base.
+
+    Args:
+        path: A `.safetensors` file, or a pickle (`.pth`, `.ckpt`), of which only plain tensors are
+            read; names of diffusers or of the original release, with or without `control_model.`.
+        base: The model it is for.
+
+    Returns:
+        diffusers.ControlNetModel on the base's device, fp32, in evaluation mode.
+
+    Raises:
+        TrainingError: if it cannot be read, or its tensors are not this base's ControlNet's.
+    """
+    control_net = new_control_net(base, ControlConfig(), 0)
+    expected = control_net.state_dict()
+    state = from_ldm(
+        _read_tensors(path), expected, layers_per_block=int(control_net.config.layers_per_block)
+    )
+    wrong = [name for name, tensor in expected.items() if state[name].shape != tensor.shape]
+    if wrong:
+        raise TrainingError(
+            f"{path}: {wrong[0]} has shape {tuple(state[wrong[0]].shape)}, and a ControlNet for "
+            f"{base.name!r} has {tuple(expected[wrong[0]].shape)}; it was made for another base"
+        )
+    control_net.load_state_dict(state)
+    return control_net.eval()
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise TrainingError(f"{path}: not a file of plain tensors: {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise TrainingError(f"{path}: expected tensors by name, got {type(state).__name__}")
+    return state
 
 
 def _listed(value: Any) -> tuple[Any, ...]:  # noqa: ANN401

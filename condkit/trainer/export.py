@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from condkit import __version__, atomic
 from condkit.errors import OutputError, TrainingError
 from condkit.settings import choose
+from condkit.trainer.checkpoint import saved_control_net
 from condkit.trainer.ldm_keys import to_ldm
 from condkit.trainer.model_card import write_model_card
 from condkit.trainer.run_folder import RunRecord, read_record
-from condkit.trainer.sample import saved_control_net
 
 if TYPE_CHECKING:
     import torch

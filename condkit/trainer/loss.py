@@ -58,3 +58,25 @@ def target(
 def sample_losses(predicted: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Mean squared error of each sample, (B,) float32. Source: arXiv 2302.05543, equation 5."""
     return (predicted - wanted).square().flatten(1).mean(dim=1)
+
+
+def min_snr_weights(base: BaseModel, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Weights that keep easy timesteps from outweighing the others.
+
+    Args:
+        base: Its noise schedule and what it predicts.
+        timesteps: (B,) int64.
+        gamma: The largest signal-to-noise ratio that counts.
+
+    Returns:
+        (B,) float32: min(SNR, gamma) / SNR for noise, min(SNR, gamma) / (SNR + 1) for velocity.
+
+    Source: T. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy",
+    arXiv 2303.09556, section 3.4.
+    """
+    from diffusers import training_utils
+
+    compute_snr: Any = training_utils.compute_snr
+    snr = cast("torch.Tensor", compute_snr(base.scheduler, timesteps))
+    clipped = snr.clamp(max=gamma)
+    return clipped / snr if base.prediction_type == "epsilon" else clipped / (snr + 1)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from condkit.errors import ConfigError, MapError, TrainingError
+from condkit.errors import ConfigError, MapError
 from condkit.trainer.base_model import BaseModel, load_base
-from condkit.trainer.checkpoint import complete_checkpoints, control_net_folder
+from condkit.trainer.checkpoint import saved_control_net
 from condkit.trainer.compute import Compute, resolve_compute
 from condkit.trainer.control_net import load_control_net
 from condkit.trainer.data import hint_from_map
 from condkit.trainer.generation import Painter, Sampling
-from condkit.trainer.run_folder import RunFolder, RunRecord, read_record
+from condkit.trainer.run_folder import RunRecord, read_record
 from condkit.types import ConditionSpec, MapPixels, RgbImage
 
 _BATCH = 8
@@ -52,21 +52,6 @@ def open_run(
     weights = saved_control_net(run, record)
     model = load_base(base or record.base, compute, offline=offline)
     return TrainedRun(record, model, load_control_net(weights, model))
-
-
-def saved_control_net(run: Path, record: RunRecord) -> Path:
-    """The folder of a run's ControlNet: the finished one, else the newest checkpoint's.
-
-    Raises:
-        TrainingError: if the run has saved nothing yet.
-    """
-    folder = RunFolder(run)
-    if record.status == "finished" and folder.controlnet.is_dir():
-        return folder.controlnet
-    checkpoints = complete_checkpoints(folder.checkpoints)
-    if not checkpoints:
-        raise TrainingError(f"{run} has saved no checkpoint yet; let it train on with --resume")
-    return control_net_folder(checkpoints[-1])
 
 
 def sample(

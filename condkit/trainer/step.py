@@ -15,7 +15,7 @@ from condkit.trainer.base_model import BaseModel
 from condkit.trainer.config import TrainConfig
 from condkit.trainer.data import Example
 from condkit.trainer.latents import LatentEncoder
-from condkit.trainer.loss import prediction, sample_losses, target
+from condkit.trainer.loss import min_snr_weights, prediction, sample_losses, target
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ class OptimizerStep:
         self._optimizer = optimizer
         self._encoder = encoder
         self._config = config
-        self._parameters = list(control_net.parameters())
+        self._parameters = [p for p in control_net.parameters() if p.requires_grad]
 
     def __call__(
         self, step: int, micro_batches: Iterable[Sequence[Example]], rate: float
@@ -97,7 +97,7 @@ class OptimizerStep:
         base, seed = self._base, self._config.run.seed
         device = base.compute.device
         latents = self._encoder(examples, self._normal("posterior", examples))
-        drawn = self._normal("noise", examples).to(device)
+        drawn = self._noise(examples).to(device)
         count = int(base.scheduler.config.num_train_timesteps)
         timesteps = torch.tensor(
             [noise.timestep(seed, example.key, example.use, count) for example in examples],
@@ -108,7 +108,24 @@ class OptimizerStep:
             text = base.encode_text([example.caption for example in examples])
         hint = torch.from_numpy(np.stack([example.hint for example in examples])).to(device)
         predicted = prediction(base, self._control_net, noisy, timesteps, text, hint)
-        return sample_losses(predicted, target(base, latents, drawn, timesteps))
+        losses = sample_losses(predicted, target(base, latents, drawn, timesteps))
+        gamma = self._config.loss.min_snr_gamma
+        return losses if gamma is None else losses * min_snr_weights(base, timesteps, gamma)
+
+    def _noise(self, examples: Sequence[Example]) -> torch.Tensor:
+        """(B, C, h, w): what is added to the latents."""
+        import torch
+
+        drawn = self._normal("noise", examples)
+        offset = self._config.loss.noise_offset
+        if offset == 0:
+            return drawn
+        channels = drawn.shape[1]
+        shifts = [
+            noise.normal(self._config.run.seed, "offset", e.key, e.use, (channels, 1, 1))
+            for e in examples
+        ]
+        return drawn + offset * torch.from_numpy(np.stack(shifts))
 
     def _normal(self, purpose: str, examples: Sequence[Example]) -> torch.Tensor:
         """(B, C, h, w) standard normal numbers, one keyed draw per example."""

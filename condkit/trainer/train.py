@@ -14,7 +14,7 @@ from condkit.errors import OutputError, TrainingError
 from condkit.settings import as_mapping
 from condkit.trainer.checkpoint import complete_checkpoints, restore, save_control_net
 from condkit.trainer.config import OptimConfig, TrainConfig
-from condkit.trainer.control_net import new_control_net
+from condkit.trainer.control_net import initial_control_net
 from condkit.trainer.data import BatchLoader, ExampleMaker, Sampler
 from condkit.trainer.job import Job, prepare
 from condkit.trainer.latents import LatentCache, LatentEncoder
@@ -87,7 +87,7 @@ def train(
     if base is not None:
         config = replace(config, base=base)
     job = prepare(config, data, folder, device=device, dtype=dtype, offline=offline)
-    control_net = new_control_net(job.base, config.control, config.run.seed)
+    control_net = initial_control_net(job.base, config.control, config.run.seed)
     optimizer = _new_optimizer(control_net, config.optim)
     start = restore(checkpoints[-1], control_net, optimizer, job.identity) if checkpoints else 0
     return _run(job, control_net, optimizer, start, on_progress or (lambda progress: None))
@@ -108,7 +108,7 @@ def _existing_checkpoints(folder: RunFolder, *, resume: bool) -> list[Path]:
 def _new_optimizer(control_net: Any, config: OptimConfig) -> Any:  # noqa: ANN401
     import torch
 
-    parameters = list(control_net.parameters())
+    parameters = [p for p in control_net.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         parameters,
         lr=config.lr,
