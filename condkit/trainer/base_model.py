@@ -26,6 +26,19 @@ BUILT_IN = "condkit/tiny"
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """Captions as a UNet takes them.
+
+    Attributes:
+        hidden: (B, tokens, channels).
+        pooled: (B, channels) of SDXL's second text encoder; None for Stable Diffusion 1.x and 2.x.
+    """
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
     """The parts of a latent diffusion model, frozen, fp32, on one device.
@@ -36,6 +49,9 @@ class BaseModel:
         vae: diffusers.AutoencoderKL.
         text_encoder: transformers.CLIPTextModel.
         tokenizer: transformers.CLIPTokenizer.
+        text_encoder_2: SDXL's second text encoder, transformers.CLIPTextModelWithProjection, or
+            None.
+        tokenizer_2: Its tokenizer, or None.
         scheduler: diffusers.DDPMScheduler, the training noise schedule.
         prediction_type: What the UNet predicts, as the scheduler's configuration says.
         compute: Device and precision.
@@ -46,10 +62,17 @@ class BaseModel:
     vae: Any
     text_encoder: Any
     tokenizer: Any
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None
     scheduler: Any
     prediction_type: PredictionType
     compute: Compute
     _fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether this is SDXL: two text encoders, and sizes as conditions."""
+        return self.text_encoder_2 is not None
 
     @property
     def vae_stride(self) -> int:
@@ -64,7 +87,8 @@ class BaseModel:
     @property
     def modules(self) -> dict[str, Any]:
         """The parts that hold weights, by name."""
-        return {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        return parts | ({"text_encoder_2": self.text_encoder_2} if self.is_xl else {})
 
     @property
     def fingerprint(self) -> str:
@@ -83,24 +107,37 @@ class BaseModel:
             self._fingerprints[name] = _hash_weights(self.modules[name])
         return self._fingerprints[name]
 
-    def encode_text(self, captions: Sequence[str]) -> torch.Tensor:
-        """The text encoder's last hidden states.
+    def encode_text(self, captions: Sequence[str]) -> TextStates:
+        """Captions as the base was trained to read them.
+
+        Stable Diffusion 1.x and 2.x read the text encoder's last hidden states; SDXL the last but
+        one of both encoders side by side, and the second one's pooled output.
 
         Args:
             captions: Cut where they are longer than the tokenizer allows (77 tokens for CLIP).
 
-        Returns:
-            (len(captions), tokens, channels).
+        Source: arXiv 2307.01952, section 2.1; diffusers' pipelines.
         """
-        ids = self.tokenizer(
+        import torch
+
+        ids = self._token_ids(self.tokenizer, captions)
+        if not self.is_xl:
+            return TextStates(self.text_encoder(ids, attention_mask=None)[0])
+        first = self.text_encoder(ids, output_hidden_states=True)
+        ids = self._token_ids(self.tokenizer_2, captions)
+        second = self.text_encoder_2(ids, output_hidden_states=True)
+        hidden = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        return TextStates(hidden, second.text_embeds)
+
+    def _token_ids(self, tokenizer: Any, captions: Sequence[str]) -> torch.Tensor:  # noqa: ANN401
+        ids = tokenizer(
             list(captions),
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,
+            max_length=tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         ).input_ids
-        states = self.text_encoder(ids.to(self.compute.device), attention_mask=None)[0]
-        return cast("torch.Tensor", states)
+        return cast("torch.Tensor", ids.to(self.compute.device))
 
 
 def load_base(name: str, compute: Compute, *, offline: bool = False) -> BaseModel:
@@ -112,12 +149,11 @@ def load_base(name: str, compute: Compute, *, offline: bool = False) -> BaseMode
         offline: Take hub files from the local cache alone.
 
     Raises:
-        TrainingError: if it cannot be loaded, or is no Stable Diffusion 1.x or 2.x text-to-image
-            model.
+        TrainingError: if it cannot be loaded, or is no Stable Diffusion 1.x, 2.x or XL
+            text-to-image model.
     """
-    import torch
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     source = resolve_base(name)
 
@@ -129,26 +165,37 @@ def load_base(name: str, compute: Compute, *, offline: bool = False) -> BaseMode
     unet = part(UNet2DConditionModel, "unet")
     _check_unet(unet.config, name)
     vae = part(AutoencoderKL, "vae")
+    second: dict[str, Any] = {}
     with _no_transformers_bar():
         text_encoder = part(CLIPTextModel, "text_encoder")
-    tokenizer = part(CLIPTokenizer, "tokenizer")
+        if unet.config.addition_embed_type == "text_time":
+            second["text_encoder_2"] = part(CLIPTextModelWithProjection, "text_encoder_2")
+            second["tokenizer_2"] = part(CLIPTokenizer, "tokenizer_2")
     scheduler = part(DDPMScheduler, "scheduler")
-    _check_parts(unet, vae, text_encoder, name)
-    for module in (unet, vae, text_encoder):
-        # Asked first: diffusers warns of every cast, also of one that changes nothing.
-        if module.dtype != torch.float32:
-            module.float()
-        module.to(compute.device).eval().requires_grad_(False)
-    return BaseModel(
+    base = BaseModel(
         name=name,
         unet=unet,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=tokenizer,
+        tokenizer=part(CLIPTokenizer, "tokenizer"),
+        **second,
         scheduler=scheduler,
         prediction_type=_prediction_type(scheduler.config, name),
         compute=compute,
     )
+    _check_parts(base)
+    _freeze(base)
+    return base
+
+
+def _freeze(base: BaseModel) -> None:
+    import torch
+
+    for module in base.modules.values():
+        # Asked first: diffusers warns of every cast, also of one that changes nothing.
+        if module.dtype != torch.float32:
+            module.float()
+        module.to(base.compute.device).eval().requires_grad_(False)
 
 
 def resolve_base(name: str) -> str:
@@ -208,20 +255,20 @@ def _no_transformers_bar() -> Iterator[None]:
 
 
 def _check_unet(config: Any, name: str) -> None:  # noqa: ANN401 - diffusers' FrozenDict
-    if config.addition_embed_type is not None:
+    if config.addition_embed_type not in (None, "text_time"):
         raise TrainingError(
-            f"base {name!r}: expected a Stable Diffusion 1.x or 2.x UNet, got one with "
-            f"addition_embed_type={config.addition_embed_type!r} (SDXL has it); "
-            "choose a 1.x or 2.x model"
+            f"base {name!r}: expected a Stable Diffusion 1.x, 2.x or XL UNet, got one with "
+            f"addition_embed_type={config.addition_embed_type!r}; choose one of those models"
         )
     if config.class_embed_type is not None or config.num_class_embeds is not None:
         raise TrainingError(
             f"base {name!r}: expected a text-to-image UNet, got one with class embeddings "
-            "(upscalers have them); choose a 1.x or 2.x text-to-image model"
+            "(upscalers have them); choose a Stable Diffusion 1.x, 2.x or XL model"
         )
 
 
-def _check_parts(unet: Any, vae: Any, text_encoder: Any, name: str) -> None:  # noqa: ANN401
+def _check_parts(base: BaseModel) -> None:
+    name, unet, vae = base.name, base.unet, base.vae
     latent_channels = vae.config.latent_channels
     if unet.config.in_channels != latent_channels:
         raise TrainingError(
@@ -229,7 +276,8 @@ def _check_parts(unet: Any, vae: Any, text_encoder: Any, name: str) -> None:  # 
             f"{latent_channels} (inpainting and editing models differ so); choose a plain "
             "text-to-image model"
         )
-    width = text_encoder.config.hidden_size
+    encoders = [part for key, part in base.modules.items() if key.startswith("text_encoder")]
+    width = sum(encoder.config.hidden_size for encoder in encoders)
     if unet.config.cross_attention_dim != width:
         raise TrainingError(
             f"base {name!r}: the UNet attends to {unet.config.cross_attention_dim} text channels "

@@ -66,6 +66,7 @@ class Example:
         caption: The caption, or the empty string where it was dropped.
         pixels: (3, h, w) float32 in [-1, 1].
         hint: (3, h, w) float32 in [0, 1], RGB.
+        picture_hw: Height and width of the row's picture, before the crop.
         box: Where the crop lay in the unflipped picture.
         flipped: Whether picture and map were mirrored after the crop.
         crop_repeats: Whether every use of the row has this crop.
@@ -76,9 +77,22 @@ class Example:
     caption: str
     pixels: NDArray[np.float32]
     hint: NDArray[np.float32]
+    picture_hw: tuple[int, int]
     box: Box
     flipped: bool
     crop_repeats: bool
+
+    @property
+    def time_ids(self) -> tuple[int, int, int, int, int, int]:
+        """SDXL's size conditions: height and width before the crop, its top and left, its size.
+
+        Source: arXiv 2307.01952, section 2.2. A flipped sample counts as a crop of the flipped
+        picture.
+        """
+        top, left, height, width = self.box
+        if self.flipped:
+            left = self.picture_hw[1] - left - width
+        return (*self.picture_hw, top, left, height, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,7 @@ class ExampleMaker:
             caption="" if drop else row.text,
             pixels=pixels_from_image(_cut(image, box, flipped)),
             hint=hint_from_map(_cut(pixels, box, flipped)),
+            picture_hw=(image.shape[0], image.shape[1]),
             box=box,
             flipped=flipped,
             crop_repeats=repeats,

@@ -107,7 +107,7 @@ class Painter:
 
 
 def _pipeline(base: BaseModel, control_net: Any | None) -> Any:  # noqa: ANN401
-    from diffusers import StableDiffusionControlNetPipeline, StableDiffusionPipeline
+    import diffusers
 
     parts: dict[str, Any] = {
         "vae": base.vae,
@@ -115,15 +115,18 @@ def _pipeline(base: BaseModel, control_net: Any | None) -> Any:  # noqa: ANN401
         "tokenizer": base.tokenizer,
         "unet": base.unet,
         "scheduler": sampling_scheduler(base.scheduler.config),
-        "safety_checker": None,
         "feature_extractor": None,
-        "requires_safety_checker": False,
     }
-    kind: Any = StableDiffusionPipeline
+    if base.is_xl:
+        parts |= {"text_encoder_2": base.text_encoder_2, "tokenizer_2": base.tokenizer_2}
+        parts["add_watermarker"] = False
+    else:
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
     if control_net is not None:
-        kind = StableDiffusionControlNetPipeline
         parts["controlnet"] = control_net
-    pipeline = kind(**parts)
+    kind = "XL" * base.is_xl
+    kind = f"{kind}ControlNet" if control_net is not None else kind
+    pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline")(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from condkit.trainer.base_model import BaseModel
+from condkit.trainer.base_model import BaseModel, TextStates
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +15,9 @@ def prediction(
     control_net: Any,  # noqa: ANN401 - diffusers.ControlNetModel
     noisy: torch.Tensor,
     timesteps: torch.Tensor,
-    text: torch.Tensor,
+    text: TextStates,
     hint: torch.Tensor,
+    time_ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What the base predicts when the ControlNet steers it.
 
@@ -25,23 +26,25 @@ def prediction(
         control_net: The trained copy.
         noisy: (B, C, h, w) noisy latents, float32.
         timesteps: (B,) int64.
-        text: (B, tokens, channels) text encoder states.
+        text: The captions.
         hint: (B, 3, H, W) float32 in [0, 1].
+        time_ids: (B, 6) original height and width, top and left of the crop, its height and width,
+            in pixels; for SDXL alone.
 
     Returns:
         (B, C, h, w) float32: noise or velocity, as the base was trained.
     """
+    conditions: dict[str, Any] = {"encoder_hidden_states": text.hidden, "return_dict": False}
+    if base.is_xl:
+        conditions["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": time_ids}
     with base.compute.autocast():
-        down, middle = control_net(
-            noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
-        )
+        down, middle = control_net(noisy, timesteps, controlnet_cond=hint, **conditions)
         predicted = base.unet(
             noisy,
             timesteps,
-            encoder_hidden_states=text,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
-            return_dict=False,
+            **conditions,
         )[0]
     return cast("torch.Tensor", predicted.float())
 

@@ -107,7 +107,8 @@ class OptimizerStep:
         with torch.no_grad(), base.compute.autocast():
             text = base.encode_text([example.caption for example in examples])
         hint = torch.from_numpy(np.stack([example.hint for example in examples])).to(device)
-        predicted = prediction(base, self._control_net, noisy, timesteps, text, hint)
+        sizes = torch.tensor([example.time_ids for example in examples], device=device)
+        predicted = prediction(base, self._control_net, noisy, timesteps, text, hint, sizes)
         losses = sample_losses(predicted, target(base, latents, drawn, timesteps))
         gamma = self._config.loss.min_snr_gamma
         return losses if gamma is None else losses * min_snr_weights(base, timesteps, gamma)

@@ -112,6 +112,66 @@ def write_base(folder: Path, *, prediction: str, vae_levels: int) -> Path:
     return folder
 
 
+def write_xl_base(folder: Path) -> Path:
+    """A random SDXL in diffusers layout: two text encoders, sizes as conditions, VAE stride 8."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(8)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=2,
+        norm_num_groups=8,
+        cross_attention_dim=64,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        transformer_layers_per_block=(1, 2),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=32 + 6 * 8,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        layers_per_block=1,
+        scaling_factor=0.13025,
+    )
+    tokenizer = _tokenizer(folder)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(config),
+        text_encoder_2=CLIPTextModelWithProjection(config),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", steps_offset=1),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
 def _tokenizer(folder: Path):
     from transformers import CLIPTokenizer
 
@@ -142,9 +202,15 @@ def velocity_base(tmp_path_factory) -> Path:
     return write_base(folder, prediction="v_prediction", vae_levels=4)
 
 
-@pytest.fixture(scope="session", params=["epsilon_base", "velocity_base"])
+@pytest.fixture(scope="session")
+def xl_base(tmp_path_factory) -> Path:
+    """SDXL: predicts noise; VAE stride 8."""
+    return write_xl_base(tmp_path_factory.mktemp("base") / "xl")
+
+
+@pytest.fixture(scope="session", params=["epsilon_base", "velocity_base", "xl_base"])
 def base_folder(request) -> Path:
-    """Both kinds of base model."""
+    """Every kind of base model."""
     return request.getfixturevalue(request.param)
 
 

@@ -41,6 +41,7 @@ def example(key: str = "k", use: int = 0, size: int = 32) -> Example:
         caption="a red circle",
         pixels=rng.uniform(-1, 1, (3, size, size)).astype(np.float32),
         hint=rng.uniform(0, 1, (3, size, size)).astype(np.float32),
+        picture_hw=(size, size),
         box=(0, 0, size, size),
         flipped=False,
         crop_repeats=True,
@@ -72,9 +73,13 @@ def test_at_step_zero_the_controlled_output_is_the_bases_exactly(base):
 
     control_net = new_control_net(base, ControlConfig(), 0)
     noisy, timesteps, text, hint = noisy_batch(base)
+    sizes = torch.tensor([example().time_ids] * 2)
+    added = {"text_embeds": text.pooled, "time_ids": sizes} if base.is_xl else None
     with torch.no_grad():
-        controlled = prediction(base, control_net, noisy, timesteps, text, hint)
-        alone = base.unet(noisy, timesteps, encoder_hidden_states=text).sample
+        controlled = prediction(base, control_net, noisy, timesteps, text, hint, sizes)
+        alone = base.unet(
+            noisy, timesteps, encoder_hidden_states=text.hidden, added_cond_kwargs=added
+        ).sample
     assert torch.equal(controlled, alone)
 
 

@@ -118,6 +118,7 @@ def example(key, size=32):
         caption="a red circle",
         pixels=rng.uniform(-1, 1, (3, size, size)).astype(np.float32),
         hint=rng.uniform(0, 1, (3, size, size)).astype(np.float32),
+        picture_hw=(size, size),
         box=(0, 0, size, size),
         flipped=False,
         crop_repeats=True,
