@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ def examine() -> list[Finding]:
         "controlnet-aux": _controlnet_aux,
         "device": _device,
         "built-in base model": _tiny,
+        "weights": _weights,
     }
     return [_guarded(what, check) for what, check in checks.items()]
 
@@ -116,3 +118,17 @@ def _tiny() -> Finding:
 
     folder = resolve_base(BUILT_IN)
     return Finding(True, "built-in base model", str(folder))
+
+
+def _weights() -> Finding:
+    """Whether fetched weights and the hashes recorded of them can be kept."""
+    from condkit.weights import WeightStore
+
+    store = WeightStore()
+    store.pins.get("")
+    kept = store.cache_folder / "weights"
+    place = next(folder for folder in (kept, *kept.parents) if folder.exists())
+    if place.is_dir() and os.access(place, os.W_OK):
+        return Finding(True, "weights", f"kept in {kept}")
+    found = f"{place} is not writable; set CONDKIT_CACHE to a folder that is"
+    return Finding(False, "weights", found)

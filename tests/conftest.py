@@ -28,9 +28,15 @@ def assets() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def _cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache-home")
+
+
 @pytest.fixture(autouse=True)
-def _no_surprises_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_surprises_from_the_environment(monkeypatch: pytest.MonkeyPatch, _cache_home: Path) -> None:
     """A developer's own cache and weights must not change what a test sees, nor be changed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_home))
     for name in ("CONDKIT_WEIGHTS_DIR", "CONDKIT_CACHE", "CONDKIT_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,25 @@ def test_a_broken_library_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = next(f for f in doctor.examine() if f.what == "diffusers")
     assert not finding.good
     assert "PackageNotFoundError" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda cache: cache.write_bytes(b""), "not writable; set CONDKIT_CACHE"),
+        (lambda cache: _write(cache / "weights" / "pins.json", "{"), "damaged"),
+    ],
+)
+def test_a_cache_that_cannot_keep_weights_is_a_finding(
+    spoil: Callable[[Path], object], found: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CONDKIT_CACHE", str(tmp_path / "cache"))
+    spoil(tmp_path / "cache")
+    finding = next(f for f in doctor.examine() if f.what == "weights")
+    assert not finding.good
+    assert found in finding.found
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text)

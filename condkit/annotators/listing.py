@@ -6,22 +6,25 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from condkit.annotators.registry import available_conditions, get_condition, get_detector
-from condkit.weights import Presence, WeightSpec, WeightStore
+from condkit.annotators.planning import PlannedCondition, plan_annotation
+from condkit.annotators.registry import available_conditions, get_condition
+from condkit.weights import AnyWeights, Presence, WeightStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One way to make a condition: a detector with one of its weight files.
+    """One way to make a condition: a detector with one of its weights.
 
     Attributes:
         condition: The condition's name.
-        detector: The detector's name.
-        default: Whether this is what is used when nothing is set.
-        weights: The value of the detector's setting `weights`; None without weights.
-        file: The weight file's name.
+        detector: The value of the condition's setting `detector`.
+        predicts: The detector behind it, which may be called otherwise.
+        default: Whether this is what is used when nothing is set; a detector may need several
+            weights at once.
+        weights: The name of the weights among the detector's; None without weights.
+        file: The weight file's name; of a model of several files, its name on the hub.
         present: Whether it is on this disk (by name and size; the hash is checked at use).
-        size: Bytes.
+        size: Bytes; None where it is not known.
         licence: Licence of the weights.
         commercial_use: Whether that allows commercial use; None where it is not clear. True for
             algorithms without weights.
@@ -30,6 +33,7 @@ class Listed:
 
     condition: str
     detector: str
+    predicts: str
     default: bool
     weights: str | None
     file: str | None
@@ -45,50 +49,86 @@ class Listed:
 
     def cells(self) -> tuple[str, ...]:
         """Condition, detector, weights, file, present, size, licence, commercial use, in words."""
-        commercial = {True: "yes", False: "no", None: "unclear"}[self.commercial_use]
         return (
             self.condition,
             f"{self.detector} (default)" if self.default else self.detector,
             self.weights or "none needed",
             self.file or "",
             self.present or "",
-            "" if self.size is None else f"{self.size / 1e6:.1f} MB",
-            self.licence or "",
-            commercial,
+            "" if self.weights is None else size_cell(self.size),
+            shorten(self.licence or ""),
+            commercial_cell(self.commercial_use),
         )
 
 
-def describe(store: WeightStore | None = None) -> list[Listed]:
-    """Every condition with every detector and weight file that can make it.
+def shorten(text: str, length: int = 32) -> str:
+    """A text for a table's cell; JSON has it whole."""
+    return text if len(text) <= length else text[: length - 1].rstrip(" ,;:(") + "…"
 
-    Cheap: no network is loaded or asked, no file is read.
+
+def size_cell(size: int | None) -> str:
+    """A size in bytes for a table."""
+    return "?" if size is None else f"{size / 1e6:.1f} MB"
+
+
+def commercial_cell(allowed: bool | None) -> str:
+    """Whether commercial use is allowed, for a table."""
+    return {True: "yes", False: "no", None: "unclear"}[allowed]
+
+
+def describe(store: WeightStore | None = None, *, commercial_only: bool = False) -> list[Listed]:
+    """Every condition with every detector and weights that can make it.
+
+    Cheap: no network is loaded or asked, no weight file is read.
 
     Args:
         store: Where weights are looked for.
+        commercial_only: Leave out weights that do not clearly allow commercial use.
     """
-    return list(_rows(store or WeightStore()))
+    ways = [
+        (planned, default, name, weights)
+        for planned, default in _ways()
+        for name, weights in _variants(planned)
+        if not commercial_only or weights is None or weights.commercial_use is True
+    ]
+    needed = list(dict.fromkeys(weights for *_, weights in ways if weights is not None))
+    found = dict(zip(needed, (store or WeightStore()).statuses(needed), strict=True))
+    return [
+        _row(planned, default, name, weights, found[weights] if weights else None)
+        for planned, default, name, weights in ways
+    ]
 
 
-def _rows(store: WeightStore) -> Iterator[Listed]:
+def _ways() -> Iterator[tuple[PlannedCondition, bool]]:
+    """Every condition with each of its detectors, and whether that is the default."""
     for name in available_conditions():
-        condition = get_condition(name)
-        for detector_name in condition.detectors:
-            definition = get_detector(detector_name)
-            first = detector_name == condition.detectors[0]
-            chosen = getattr(definition.params(), "weights", None)
-            variants: list[tuple[str | None, WeightSpec | None]] = [
-                *definition.spec.weights.items()
-            ]
-            for variant, spec in variants or [(None, None)]:
-                yield Listed(
-                    condition=name,
-                    detector=detector_name,
-                    default=first and variant == chosen,
-                    weights=variant,
-                    file=spec.name if spec else None,
-                    present=store.status(spec) if spec else None,
-                    size=spec.size if spec else None,
-                    licence=spec.licence if spec else None,
-                    commercial_use=spec.commercial_use if spec else True,
-                    meaning=condition.spec.meaning,
-                )
+        for choice in get_condition(name).detectors:
+            planned = plan_annotation([name], {f"{name}.detector": choice}).conditions[0]
+            yield planned, choice == get_condition(name).detectors[0]
+
+
+def _variants(planned: PlannedCondition) -> list[tuple[str | None, AnyWeights | None]]:
+    return [*planned.detector.spec.weights.items()] or [(None, None)]
+
+
+def _row(
+    planned: PlannedCondition,
+    default: bool,
+    name: str | None,
+    weights: AnyWeights | None,
+    present: Presence | None,
+) -> Listed:
+    chosen = planned.detector.weights(planned.detector_params)
+    return Listed(
+        condition=planned.condition.spec.name,
+        detector=planned.renderer.choice,
+        predicts=planned.detector.spec.name,
+        default=default and (weights is None or weights in chosen),
+        weights=name,
+        file=weights.name if weights else None,
+        present=present,
+        size=weights.size if weights else None,
+        licence=weights.licence if weights else None,
+        commercial_use=weights.commercial_use if weights else True,
+        meaning=planned.spec.meaning,
+    )
