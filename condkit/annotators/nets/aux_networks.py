@@ -57,6 +57,12 @@ def network_class(module: str, name: str) -> Any:  # noqa: ANN401 - controlnet_a
         ) from error
 
 
+def import_unhidden(name: str) -> Any:  # noqa: ANN401 - any package
+    """Import a package that another thread, importing controlnet_aux, may be hiding just now."""
+    with _lock:
+        return importlib.import_module(name)
+
+
 @functools.cache
 def _import_package() -> ModuleType:
     try:
