@@ -56,5 +56,8 @@ CONDITION = ConditionDefinition(
         background=0,
         resample="area",
     ),
-    renderers=(Renderer(detector="hed", render=_render, params=SoftedgeParams),),
+    renderers=tuple(
+        Renderer(detector=name, render=_render, params=SoftedgeParams)
+        for name in ("hed", "pidinet", "teed")
+    ),
 )
