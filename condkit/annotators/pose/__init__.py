@@ -1,0 +1,1 @@
+"""What all pose detectors and the conditions `openpose`, `hands` and `face` share."""
