@@ -9,11 +9,22 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from condkit import __version__, terminal
+from condkit import __version__, cli_weights, terminal
+from condkit.cli_options import (
+    EXIT_ERROR,
+    EXIT_SOME_REJECTED,
+    EXIT_USAGE,
+    CommercialOnly,
+    Json,
+    Offline,
+    Quiet,
+    WeightsDir,
+    weight_store,
+)
 from condkit.errors import CondkitError, ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -21,10 +32,6 @@ if TYPE_CHECKING:
     from condkit.annotators.base import Runtime
     from condkit.captions.base import Captioner
     from condkit.pipeline import Progress, RunSummary
-
-EXIT_ERROR = 1
-EXIT_USAGE = 2
-EXIT_SOME_REJECTED = 3
 
 SHOWN_REJECTIONS = 10
 """Rejected inputs that are named on the terminal; the file has them all."""
@@ -40,6 +47,7 @@ app = typer.Typer(
         "130 interrupted."
     ),
 )
+app.add_typer(cli_weights.app, name="weights")
 
 
 class Dtype(StrEnum):
@@ -49,6 +57,29 @@ class Dtype(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class Backend(StrEnum):
+    """What runs the networks."""
+
+    torch = "torch"
+    compile = "compile"
+    openvino = "openvino"
+
+
+class ExportFormat(StrEnum):
+    """How an exported ControlNet lies on the disk."""
+
+    diffusers = "diffusers"
+    single_file = "single-file"
+
+
+class ExportDtype(StrEnum):
+    """Type of exported weights."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
 
 
 class DatasetFormat(StrEnum):
@@ -84,20 +115,21 @@ DetectSize = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="auto is bf16 where the hardware is fast at it.")]
+BackendOption = Annotated[
+    Backend,
+    typer.Option(help="openvino is the fastest on CPUs: pip install 'condkit[openvino]'."),
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per network call.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads that decode and encode.")]
-WeightsDir = Annotated[
-    list[Path] | None,
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
+KeepData = Annotated[
+    bool,
     typer.Option(
-        help="Folder searched (with its subfolders) for weights before anything is fetched; "
-        "repeatable. Also CONDKIT_WEIGHTS_DIR."
+        "--data/--no-data",
+        help="Keep what maps were drawn from: key points, labels, line segments.",
     ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -131,22 +163,26 @@ def annotate(
     detect_size: DetectSize = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.auto,
+    backend: BackendOption = Backend.torch,
     batch_size: BatchSize = None,
     workers: Workers = None,
     weights_dir: WeightsDir = None,
+    commercial_only: CommercialOnly = False,
     offline: Offline = False,
+    data: KeepData = True,
     dry_run: DryRun = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make again the maps that are there.")
     ] = False,
+    seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn images into condition maps: OUTPUT/CONDITION/RELATIVE PATH.png."""
     from condkit import pipeline
 
-    plan = _plan(condition, set_, detect_size)
-    runtime = _runtime(device, dtype, weights_dir, offline)
+    plan = _plan(condition, set_, detect_size, seed, commercial_only)
+    runtime = _runtime(device, dtype, weights_dir, offline, backend)
     with terminal.progress_bar("annotate", quiet=quiet) as bar:
         summary = pipeline.annotate(
             paths,
@@ -156,6 +192,7 @@ def annotate(
             size=size,
             batch_size=batch_size,
             workers=workers,
+            data=data,
             overwrite=overwrite,
             dry_run=dry_run,
             on_progress=_show_images(bar),
@@ -191,10 +228,13 @@ def build(
     detect_size: DetectSize = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.auto,
+    backend: BackendOption = Backend.torch,
     batch_size: BatchSize = None,
     workers: Workers = None,
     weights_dir: WeightsDir = None,
+    commercial_only: CommercialOnly = False,
     offline: Offline = False,
+    data: KeepData = True,
     dry_run: DryRun = False,
     seed: Seed = 0,
     json: Json = False,
@@ -203,8 +243,8 @@ def build(
     """Make a paired dataset: pictures, captions and condition maps. Started again, it goes on."""
     from condkit import pipeline
 
-    plan = _plan(condition, set_, detect_size)
-    runtime = _runtime(device, dtype, weights_dir, offline)
+    plan = _plan(condition, set_, detect_size, seed, commercial_only)
+    runtime = _runtime(device, dtype, weights_dir, offline, backend)
     with terminal.progress_bar("build", quiet=quiet) as bar:
         summary = pipeline.build(
             source,
@@ -219,6 +259,7 @@ def build(
             shard_size=shard_size,
             batch_size=batch_size,
             workers=workers,
+            data=data,
             overwrite=overwrite,
             dry_run=dry_run,
             on_progress=_show_images(bar),
@@ -319,6 +360,37 @@ def sample(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder, or the .safetensors file.")
+    ],
+    format_: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="diffusers: a folder with a model card. single-file: for A1111 and ComfyUI.",
+        ),
+    ] = ExportFormat.diffusers,
+    dtype: Annotated[ExportDtype, typer.Option(help="Type of the weights.")] = ExportDtype.fp16,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a trained ControlNet in a form that other programs read."""
+    from condkit.settings import as_mapping
+    from condkit.trainer.export import export_run
+
+    exported = export_run(run, output, format=format_.value, dtype=dtype.value, overwrite=overwrite)
+    if json:
+        terminal.result_json(as_mapping(exported))
+        return
+    terminal.result(
+        f"{exported.path}: {exported.tensors} tensors, {exported.dtype}, {exported.keys} names, "
+        f"{exported.size / 1e6:.1f} MB"
+    )
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     data: Annotated[Path, typer.Option("--data", help="A dataset made by [b]condkit build[/b].")],
@@ -389,11 +461,14 @@ def demo(
 
 
 @app.command()
-def conditions(json: Json = False, weights_dir: WeightsDir = None) -> None:
+def conditions(
+    json: Json = False, weights_dir: WeightsDir = None, commercial_only: CommercialOnly = False
+) -> None:
     """List the conditions, their detectors and weights."""
     from condkit.annotators.listing import describe
 
-    rows = describe(_store(weights_dir, offline=True))
+    store = weight_store(weights_dir, offline=True)
+    rows = describe(store, commercial_only=commercial_only)
     if json:
         terminal.result_json([row.as_dict() for row in rows])
         return
@@ -434,30 +509,35 @@ def doctor(json: Json = False) -> None:
 
 
 def _plan(
-    conditions: list[str], assignments: list[str] | None, detect_size: int | None
+    conditions: list[str],
+    assignments: list[str] | None,
+    detect_size: int | None,
+    seed: int,
+    commercial_only: bool,
 ) -> AnnotationPlan:
     from condkit.annotators.annotator import plan_annotation
+    from condkit.annotators.licensing import require_commercial_use
     from condkit.settings import parse_assignments
 
-    return plan_annotation(
-        conditions, parse_assignments(assignments or ()), detect_size=detect_size
+    plan = plan_annotation(
+        conditions, parse_assignments(assignments or ()), detect_size=detect_size, seed=seed
     )
+    if commercial_only:
+        require_commercial_use(plan)
+    return plan
 
 
-def _store(weights_dir: list[Path] | None, *, offline: bool) -> Any:  # noqa: ANN401
-    from condkit.weights import WeightStore
-
-    for folder in weights_dir or ():
-        if not folder.is_dir():
-            raise ConfigError(f"--weights-dir {folder}: expected a folder, there is none")
-    return WeightStore(overrides=tuple(weights_dir or ()), offline=offline)
-
-
-def _runtime(device: str, dtype: Dtype, weights_dir: list[Path] | None, offline: bool) -> Runtime:
+def _runtime(
+    device: str,
+    dtype: Dtype,
+    weights_dir: list[Path] | None,
+    offline: bool,
+    backend: Backend = Backend.torch,
+) -> Runtime:
     from condkit.annotators.base import Runtime
 
-    store = _store(weights_dir, offline=offline)
-    return Runtime(device=device, dtype=dtype.value, store=store)
+    store = weight_store(weights_dir, offline=offline)
+    return Runtime(device=device, dtype=dtype.value, backend=backend.value, store=store)
 
 
 def _captioner(source: CaptionSource, template: str) -> Captioner:

@@ -17,7 +17,6 @@ SHARED = BASE | {
     "geometry",
     "imageio",
     "weights",
-    "fetch",
     "device",
 }
 PARTS = {"annotators", "captions", "datasets"}
@@ -36,7 +35,17 @@ ALLOWED = {
 MAY_PRINT = {"cli.py", "terminal.py", "__main__.py"}
 
 
-TOP = {"cli", "terminal", "demo", "report", "doctor", "__main__", "__init__"}
+TOP = {
+    "cli",
+    "cli_options",
+    "cli_weights",
+    "terminal",
+    "demo",
+    "report",
+    "doctor",
+    "__main__",
+    "__init__",
+}
 
 
 def part_of(path: Path) -> str:

@@ -136,6 +136,17 @@ def test_annotate_mirrors_the_folder_and_goes_on(tmp_path: Path, photos: Path) -
     assert (again["written"], again["skipped"]) == (0, 3)
 
 
+def test_the_seed_is_that_of_all_that_is_drawn_at_random(tmp_path: Path, photos: Path) -> None:
+    options = ["-c", "canny", "--set", "canny.random=true", "--seed", "7", "--no-data"]
+    done = condkit("annotate", photos, "-o", tmp_path / "maps", *options)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "maps/facts.jsonl").read_text("utf-8").splitlines()) == 3
+    done = condkit("build", photos, "-o", tmp_path / "data", "--captions", "none", *options)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "data/manifest.json").read_text("utf-8"))
+    assert manifest["annotation"]["canny"]["detector_params"]["seed"] == 7
+
+
 def test_what_cannot_be_read_is_listed_and_the_code_is_3(tmp_path: Path, photos: Path) -> None:
     (photos / "broken.jpg").write_bytes((photos / "a b.jpg").read_bytes()[:300])
     done = condkit("annotate", photos, "-o", tmp_path / "maps", "-c", "canny")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from condkit.pipeline import annotating
 
 CANNY = plan_annotation(["canny"])
 BOTH = plan_annotation(["canny", "scribble"], {"scribble.detector": "xdog"})
+PLANS = Path(__file__).with_name("plan_with_data.py")
+WITH_DATA, DEEP = (runpy.run_path(str(PLANS))[name] for name in ("PLAN", "DEEP"))
 
 
 def save_picture(path: Path, seed: int, hw: tuple[int, int] = (40, 56)) -> None:
@@ -42,6 +45,10 @@ def tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".condkit" not in path.parts
     }
+
+
+def facts(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "facts.jsonl").read_text("utf-8").splitlines()]
 
 
 def run(paths, output, plan=CANNY, **options):
@@ -62,7 +69,7 @@ def test_every_image_has_its_map_under_its_whole_name_and_nothing_collides(photo
     before = tree(photos)
     summary = run(photos, tmp_path / "out", BOTH)
     expected = {f"{c}/{name}.png" for c in ("canny", "scribble") for name in before}
-    assert set(tree(tmp_path / "out")) == expected
+    assert set(tree(tmp_path / "out")) == expected | {"facts.jsonl"}
     assert (summary.planned, summary.written, summary.skipped) == (5, 5, 0)
     assert summary.rejections == ()
     assert tree(photos) == before
@@ -126,7 +133,8 @@ def test_the_map_of_a_changed_source_is_made_again(photos, tmp_path):
     save_picture(photos / "a.png", 77, (30, 30))
     assert run(photos, output).written == 1
     after = tree(output)
-    assert {name for name in after if after[name] != before[name]} == {"canny/a.png.png"}
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"canny/a.png.png", "facts.jsonl"}
 
 
 def test_a_source_that_was_only_touched_keeps_its_map(photos, tmp_path):
@@ -193,7 +201,8 @@ def test_several_folders_keep_their_maps_apart(tmp_path):
     for seed, name in enumerate(("x/a.jpg", "y/a.jpg")):
         save_picture(tmp_path / name, seed)
     run([tmp_path / "x", tmp_path / "y"], tmp_path / "out")
-    assert set(tree(tmp_path / "out")) == {"canny/x/a.jpg.png", "canny/y/a.jpg.png"}
+    assert set(tree(tmp_path / "out/canny")) == {"x/a.jpg.png", "y/a.jpg.png"}
+    assert [told["source"] for told in facts(tmp_path / "out")] == ["x/a.jpg", "y/a.jpg"]
 
 
 def test_inputs_that_cannot_be_used_are_listed_with_their_reasons(photos, tmp_path):
@@ -260,16 +269,121 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(photos, tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         run(photos, tmp_path / "out", workers=1, batch_size=1, on_progress=interrupt)
-    assert len(tree(tmp_path / "out")) == 3
+    assert len(tree(tmp_path / "out/canny")) == 3
     summary = run(photos, tmp_path / "out")
     assert (summary.written, summary.skipped) == (2, 3)
 
 
+def test_what_a_map_was_drawn_from_lies_beside_it(photos, tmp_path):
+    run(photos, tmp_path / "out", WITH_DATA)
+    images = list(tree(photos))
+    expected = {f"canny/{name}.png" for name in images}
+    expected |= {f"levels/{n}{s}" for n in images for s in (".png", ".json", ".labels.png")}
+    assert set(tree(tmp_path / "out")) == expected | {"facts.jsonl"}
+    for name in images:
+        drawn = imageio.read_map(tmp_path / "out/levels" / f"{name}.png")
+        labels = imageio.read_map(tmp_path / "out/levels" / f"{name}.labels.png")
+        np.testing.assert_array_equal(labels * 85, drawn)
+        told = json.loads((tmp_path / "out/levels" / f"{name}.json").read_text("utf-8"))
+        assert told["dark"] == np.count_nonzero(drawn == 0)
+
+
+def test_what_was_counted_stands_in_one_table_sorted_by_source(photos, tmp_path):
+    run(photos, tmp_path / "out", WITH_DATA)
+    told = facts(tmp_path / "out")
+    keys = [(line["source"], line["condition"]) for line in told]
+    assert keys == sorted((name, c) for name in tree(photos) for c in ("canny", "levels"))
+    for line in told:
+        path = tmp_path / "out" / line["condition"] / f"{line['source']}.png"
+        drawn = imageio.read_map(path)
+        if line["condition"] == "canny":
+            assert line["facts"] == {"edge_fraction": np.mean(drawn > 0)}
+        else:
+            assert line["facts"]["levels"] == len(np.unique(drawn))
+
+
+def test_facts_stay_complete_and_single_when_runs_add_to_each_other(photos, tmp_path):
+    output = tmp_path / "out"
+    run(photos, output, WITH_DATA)
+    whole = tree(output)
+    (output / "facts.jsonl").unlink()
+    (output / "canny/a.png.png").unlink()
+    run(photos, output, CANNY)
+    assert tree(output) == whole
+    run(photos, output, plan_annotation(["canny"], {"canny.low": "1"}), overwrite=True)
+    assert len(facts(output)) == 10
+
+
+def test_data_can_be_left_out_and_made_later(photos, tmp_path):
+    output = tmp_path / "out"
+    run(photos, tmp_path / "whole", WITH_DATA)
+    run(photos, output, WITH_DATA, data=False)
+    assert {Path(name).suffix for name in tree(output)} == {".png", ".jsonl"}
+    assert not list(output.rglob("*.labels.png"))
+    assert run(photos, output, WITH_DATA, data=False).skipped == 5
+    assert run(photos, output, WITH_DATA).written == 5
+    assert tree(output) == tree(tmp_path / "whole")
+    assert run(photos, output, WITH_DATA, data=False).skipped == 5
+
+
+def test_a_map_counts_only_with_its_data(photos, tmp_path):
+    output = tmp_path / "out"
+    run(photos, output, WITH_DATA)
+    whole = tree(output)
+    (output / "levels/a.jpg.json").unlink()
+    (output / "levels/a.png.labels.png").unlink()
+    assert run(photos, output, WITH_DATA).written == 2
+    assert tree(output) == whole
+
+
+def test_old_data_does_not_stay_beside_a_new_map(photos, tmp_path):
+    output = tmp_path / "out"
+    run(photos, output, WITH_DATA)
+    save_picture(photos / "a.jpg", 70)
+    run(photos, output, WITH_DATA, data=False)
+    assert not (output / "levels/a.jpg.json").exists()
+    assert (output / "levels/a.png.json").exists()
+
+
+def test_data_that_cannot_have_its_name_is_a_rejection(photos, tmp_path):
+    save_picture(photos / "a.jpg.json" / "inner.png", 8)
+    summary = run(photos, tmp_path / "out", WITH_DATA)
+    assert [(r.source, r.stage) for r in summary.rejections] == [("a.jpg", "write")]
+    assert "a.jpg.json" in summary.rejections[0].reason
+    whole = photos / "b.png"
+    save_picture(whole, 9)
+    whole.rename(photos / "a.png.labels")
+    paths = [photos / "a.png", photos / "a.png.labels"]
+    summary = run(paths, tmp_path / "files", WITH_DATA)
+    assert [r.source for r in summary.rejections] == ["a.png"]
+    assert "the map of another input" in summary.rejections[0].reason
+
+
+def test_a_file_of_facts_that_is_not_ours_is_not_replaced(photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/facts.jsonl").write_text("mine")
+    with pytest.raises(OutputError, match=r"facts\.jsonl"):
+        run(photos, tmp_path / "out")
+    assert (tmp_path / "out/facts.jsonl").read_text() == "mine"
+
+
+def test_a_fact_that_is_no_number_rejects_its_image_by_name(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "count_nonzero", lambda ids: float("nan"))
+    summary = run(photos, tmp_path / "out", WITH_DATA)
+    assert len(summary.rejections) == 5
+    assert "dark_fraction" in summary.rejections[0].reason
+
+
+def test_maps_of_sixteen_bits_are_written_as_such(photos, tmp_path):
+    run(photos, tmp_path / "out", DEEP)
+    assert imageio.read_map(tmp_path / "out/levels/a.jpg.png").dtype == np.uint16
+
+
 KILLED = """
-import os, signal, sys
+import os, runpy, signal, sys
 from pathlib import Path
 
-source, output, limit = sys.argv[1:]
+source, output, limit, plans = sys.argv[1:]
 count = 0
 
 def watch(event, arguments):
@@ -280,20 +394,20 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 from condkit import pipeline
-from condkit.annotators.annotator import plan_annotation
 from condkit.annotators.base import Runtime
 
+plan = runpy.run_path(plans)["PLAN"]
 sys.addaudithook(watch)
-pipeline.annotate([Path(source)], Path(output), plan_annotation(["canny"]), Runtime(), workers=2)
+pipeline.annotate([Path(source)], Path(output), plan, Runtime(), workers=2)
 """
 
 
-@pytest.mark.parametrize("limit", [14, 22])
+@pytest.mark.parametrize("limit", [14, 22, 41, 60])
 def test_a_killed_run_leaves_no_half_map_and_is_gone_on_with(limit, photos, tmp_path):
-    run(photos, tmp_path / "whole")
+    run(photos, tmp_path / "whole", WITH_DATA)
     output = tmp_path / "out"
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(photos), str(output), str(limit)],
+        [sys.executable, "-c", KILLED, str(photos), str(output), str(limit), str(PLANS)],
         env={**os.environ, "PYTHONPATH": str(Path(condkit.__file__).parents[1])},
         check=False,
         timeout=120,
@@ -301,7 +415,7 @@ def test_a_killed_run_leaves_no_half_map_and_is_gone_on_with(limit, photos, tmp_
     assert killed.returncode == -signal.SIGKILL
     finished = [path for path in output.rglob("*.png") if not path.name.startswith(".")]
     assert all(imageio.read_map(path).shape == (40, 56) for path in finished)
-    summary = run(photos, output)
+    summary = run(photos, output, WITH_DATA)
     assert summary.written + summary.skipped == 5
     assert tree(output) == tree(tmp_path / "whole")
 

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,8 +27,13 @@ from condkit.datasets.lock import locked
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, OutputError
 from condkit.pipeline import building
+from condkit.weights import WeightStore
 
 PLAN = plan_annotation(["canny", "scribble"], {"scribble.detector": "xdog"})
+PLANS = Path(__file__).with_name("plan_with_data.py")
+WITH_DATA, DEEP, UNPINNED = (
+    runpy.run_path(str(PLANS))[name] for name in ("PLAN", "DEEP", "UNPINNED")
+)
 FORMATS = ("parquet", "imagefolder")
 SIDE = 32
 
@@ -150,6 +157,79 @@ def test_a_dataset_holds_no_absolute_path(photos, tmp_path, layout):
             assert str(tmp_path).encode() not in path.read_bytes(), path
 
 
+def test_a_row_keeps_what_its_maps_were_drawn_from_and_what_was_counted(photos, tmp_path, layout):
+    import datasets
+
+    datasets.disable_progress_bars()
+    run(photos, tmp_path / "out", WITH_DATA, format=layout)
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    opened = open_dataset(tmp_path / "out")
+    assert set(loaded["train"].column_names) == set(opened.manifest["columns"])
+    assert opened.manifest["data"] == {
+        "levels_json": {"condition": "levels", "suffix": ".json"},
+        "levels_labels": {"condition": "levels", "suffix": ".labels.png"},
+    }
+    for split in opened.splits:
+        for theirs, row in zip(loaded[split], opened.split(split), strict=True):
+            drawn = row.maps["levels"]
+            np.testing.assert_array_equal(np.array(theirs["levels_labels"]) * 85, drawn)
+            told = json.loads(theirs["levels_json"])
+            assert told["dark"] == np.count_nonzero(drawn == 0)
+            assert told["note"] == "dunkel: 猫"
+            counted = json.loads(theirs["facts"])
+            assert list(counted) == ["canny", "levels"]
+            assert counted["levels"]["levels"] == len(np.unique(drawn))
+            assert counted["canny"] == {"edge_fraction": np.mean(row.maps["canny"] > 0)}
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert "`levels_labels` | PNG" in card
+
+
+def test_data_can_be_left_out_and_this_is_a_setting(photos, tmp_path, layout):
+    run(photos, tmp_path / "out", WITH_DATA, format=layout, data=False)
+    manifest = open_dataset(tmp_path / "out").manifest
+    assert manifest["data"] == {}
+    assert not [column for column in manifest["columns"] if column.startswith("levels_")]
+    assert not list((tmp_path / "out").rglob("levels_labels"))
+    with pytest.raises(OutputError, match=r"data.* now 'levels_json'"):
+        run(photos, tmp_path / "out", WITH_DATA, format=layout)
+
+
+def test_maps_of_sixteen_bits_are_kept_as_the_settings_make_them(photos, tmp_path, layout):
+    run(photos, tmp_path / "out", DEEP, format=layout)
+    opened = open_dataset(tmp_path / "out")
+    assert opened.conditions["levels"] == DEEP.specs[0]
+    assert opened.manifest["conditions"]["levels"]["dtype"] == "uint16"
+    drawn = opened.split("train")[0].maps["levels"]
+    assert drawn.dtype == np.uint16
+    assert drawn.max() > 255
+
+
+def test_weights_without_a_published_hash_stand_with_theirs_in_manifest_and_record(
+    photos, tmp_path
+):
+    weights = tmp_path / "weights" / "levels.bin"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    store = WeightStore(overrides=(weights.parent,), cache=tmp_path / "cache", offline=True)
+    runtime = Runtime(device="cpu", store=store)
+    options = {"captioner": make_captioner("sidecar"), "size": SIDE, "val": 0.3}
+    for _ in range(2):
+        pipeline.build(photos, tmp_path / "out", UNPINNED, runtime, **options)
+        pipeline.annotate([photos], tmp_path / "maps", UNPINNED, runtime)
+    manifest = open_dataset(tmp_path / "out").manifest
+    assert manifest["annotation"]["levels"]["weights"] == [{"file": "levels.bin", "sha256": digest}]
+    assert digest in (tmp_path / "maps/.condkit/annotate.json").read_text("utf-8")
+    weights.write_bytes(b"others")
+    fresh = Runtime(device="cpu", store=replace(store, cache=tmp_path / "other cache"))
+    for again in (
+        lambda: pipeline.build(photos, tmp_path / "out", UNPINNED, fresh, **options),
+        lambda: pipeline.annotate([photos], tmp_path / "maps", UNPINNED, fresh),
+    ):
+        with pytest.raises(OutputError, match=f"sha256 was '{digest}'"):
+            again()
+
+
 def test_a_finished_dataset_is_left_alone(photos, tmp_path, layout, monkeypatch):
     run(photos, tmp_path / "out", format=layout)
     before = tree(tmp_path / "out")
@@ -179,10 +259,10 @@ def test_an_interrupted_build_keeps_its_shards_and_ends_with_the_same_bytes(
 
 
 KILLED = """
-import os, signal, sys
+import os, runpy, signal, sys
 from pathlib import Path
 
-source, output, layout, limit = sys.argv[1:]
+source, output, layout, limit, plans = sys.argv[1:]
 count = 0
 
 def watch(event, arguments):
@@ -193,12 +273,11 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 from condkit import pipeline
-from condkit.annotators.annotator import plan_annotation
 from condkit.annotators.base import Runtime
 from condkit.captions import make_captioner
 
+plan = runpy.run_path(plans)["PLAN"]
 sys.addaudithook(watch)
-plan = plan_annotation(["canny", "scribble"], {"scribble.detector": "xdog"})
 pipeline.build(Path(source), Path(output), plan, Runtime(), captioner=make_captioner("sidecar"),
                size=32, val=0.3, shard_size=4, format=layout, workers=2)
 sys.stdout.write(str(count))
@@ -208,7 +287,7 @@ sys.stdout.write(str(count))
 def child(source: Path, output: Path, layout: str, limit: int) -> subprocess.CompletedProcess:
     root = str(Path(condkit.__file__).parents[1])
     return subprocess.run(
-        [sys.executable, "-c", KILLED, str(source), str(output), layout, str(limit)],
+        [sys.executable, "-c", KILLED, str(source), str(output), layout, str(limit), str(PLANS)],
         env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
         text=True,
@@ -227,7 +306,7 @@ def test_a_build_killed_anywhere_ends_with_the_same_bytes(photos, tmp_path, layo
     for limit in sorted(draw.sample(range(2, operations), 3)):
         output = tmp_path / f"killed-{limit}"
         assert child(photos, output, layout, limit).returncode == -signal.SIGKILL
-        run(photos, output, format=layout)
+        run(photos, output, WITH_DATA, format=layout)
         assert tree(output) == whole, f"killed at file operation {limit} of {operations}"
 
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from condkit.annotators.base import Detector, Runtime
+from condkit.annotators.base import Detector, DetectorDefinition, Runtime
 from condkit.annotators.draws import generator, image_key
 from condkit.annotators.planning import (
     AnnotationPlan,
@@ -18,7 +18,7 @@ from condkit.annotators.planning import (
     plan_annotation,
 )
 from condkit.device import free_memory
-from condkit.errors import ConfigError, MapError
+from condkit.errors import ConfigError, DependencyError, MapError
 from condkit.predictions import Prediction
 from condkit.types import ConditionMap, RgbImage
 
@@ -56,6 +56,7 @@ class Annotator:
     def __init__(self, plan: AnnotationPlan, runtime: Runtime | None = None) -> None:
         self.plan = plan
         self.runtime = runtime or Runtime()
+        self._joined = _joined(plan)
         self._detectors: dict[DetectorKey, Detector] = {}
 
     def load(self) -> Self:
@@ -64,11 +65,12 @@ class Annotator:
         Raises:
             WeightsError: if weights cannot be had.
             ConfigError: if the device asked for is not there.
+            DependencyError: if a library that a detector needs is missing or broken.
         """
         for planned in self.plan.conditions:
-            if planned.key not in self._detectors:
-                detector = planned.detector.load(planned.detector_params, self.runtime)
-                self._detectors[planned.key] = detector
+            key = self._joined[planned.key]
+            if key not in self._detectors:
+                self._detectors[key] = _load(planned.detector, key[1], self.runtime)
         return self
 
     def predict(self, images: Sequence[RgbImage]) -> list[Predictions]:
@@ -96,9 +98,16 @@ class Annotator:
                         f"{image.shape[:2]} (height, width)"
                     )
                 place[key] = prediction
-        seeded = any(planned.renderer.seeded for planned in self.plan.conditions)
+        for planned in self.plan.conditions:
+            if planned.detector.sharing is not None:
+                for place in found:
+                    whole = place[self._joined[planned.key]]
+                    place[planned.key] = planned.detector.sharing.part(whole, planned.key[1])
+        random = any(
+            planned.renderer.is_random(planned.render_params) for planned in self.plan.conditions
+        )
         return [
-            Predictions(by_detector, image.shape[:2], image_key(image) if seeded else 0)
+            Predictions(by_detector, image.shape[:2], image_key(image) if random else 0)
             for by_detector, image in zip(found, images, strict=True)
         ]
 
@@ -118,6 +127,11 @@ class Annotator:
                 raise MapError(
                     f"{name}: the map is {drawn.pixels.shape[:2]}, the image "
                     f"{predictions.size_hw} (height, width)"
+                )
+            suffixes = tuple(item.suffix for item in drawn.data)
+            if suffixes != planned.renderer.data:
+                raise MapError(
+                    f"{name}: the map comes with data {suffixes}, expected {planned.renderer.data}"
                 )
             maps[name] = drawn
         return maps
@@ -141,6 +155,30 @@ class Annotator:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _joined(plan: AnnotationPlan) -> dict[DetectorKey, DetectorKey]:
+    """For each prediction that is needed, the one that is made: itself, or one that holds it."""
+    definitions = {planned.detector.spec.name: planned.detector for planned in plan.conditions}
+    joined: dict[DetectorKey, DetectorKey] = {}
+    for name, definition in definitions.items():
+        keys = list(dict.fromkeys(p.key for p in plan.conditions if p.key[0] == name))
+        params = [key[1] for key in keys]
+        made = params if definition.sharing is None else definition.sharing.joined(params)
+        joined |= {key: (name, one) for key, one in zip(keys, made, strict=True)}
+    return joined
+
+
+def _load(definition: DetectorDefinition, params: object, runtime: Runtime) -> Detector:
+    try:
+        return definition.load(params, runtime)
+    except DependencyError as error:
+        raise DependencyError(f"{definition.spec.name}: {error}") from error
+    except ImportError as error:
+        raise DependencyError(
+            f"{definition.spec.name}: a library that it needs is missing or broken "
+            f"({error}); install condkit's requirements anew, `condkit doctor` examines them"
+        ) from error
 
 
 def _draw(planned: PlannedCondition, predictions: Predictions) -> ConditionMap:

@@ -48,13 +48,25 @@ class Runtime:
         choose(self.backend, BACKENDS, what="backend")
 
     def resolve(self) -> tuple[torch.device, torch.dtype]:
-        """The torch device and dtype that the names stand for on this machine.
+        """The torch device and dtype that networks are built in on this machine.
+
+        The dtype is what `dtype` stands for, but fp32 with OpenVINO, which converts by itself.
 
         Raises:
             ConfigError: if the device is not there; the CPU never stands in silently.
         """
-        device = choose_device(self.device)
-        return device, choose_dtype(self.dtype, device)
+        import torch
+
+        device, dtype = choose_device(self.device), self.computes_in()
+        return device, torch.float32 if self.backend == "openvino" else dtype
+
+    def computes_in(self) -> torch.dtype:
+        """The number format of the networks' arithmetic, whatever runs them.
+
+        Raises:
+            ConfigError: as for `resolve`.
+        """
+        return choose_dtype(self.dtype, choose_device(self.device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +115,21 @@ class PerImage:
         return [self.predict(image) for image in images]
 
 
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How one prediction serves several settings of a detector.
+
+    Attributes:
+        joined: Settings in use, to the settings to run in place of each, in the same order; those
+            that can share a prediction get the same.
+        part: (prediction with the joined settings, settings) to the prediction that these settings
+            alone would have given.
+    """
+
+    joined: Callable[[Sequence[Any]], list[Any]]
+    part: Callable[[Any, Any], Prediction]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorDefinition:
     """How a detector is set up and loaded.
@@ -115,12 +142,14 @@ class DetectorDefinition:
         load: Builds the detector; networks are fetched and put on the device here.
         needs: The names in `spec.weights` that these settings need; None where the setting
             `weights` is that name.
+        sharing: How one prediction serves several settings; None where each needs its own.
     """
 
     spec: DetectorSpec
     params: type[Any]
     load: Callable[[Any, Runtime], Detector]
     needs: Callable[[Any], tuple[str, ...]] | None = None
+    sharing: Sharing | None = None
 
     def weights(self, params: object) -> tuple[AnyWeights, ...]:
         """The weights that the detector needs with these settings, in the order of `needs`."""
@@ -150,8 +179,14 @@ class Renderer:
         seeded: Whether the drawing is random: then its settings have a field `seed`, and `render`
             gets a `numpy.random.Generator` that depends on the seed, the condition and the image's
             pixels alone, so not on batches, threads, order or restarts.
+        random: With `seeded`, whether the drawing is random with the given settings, where that is
+            not always so.
         spec: What the pixels mean with the given settings, where that is not always the same:
             (the condition's spec, params) to the spec.
+        detector_spec: What the pixels mean with the given settings of the detector, where they
+            matter: (the condition's spec, the detector's params) to the spec; `spec` comes after.
+        data: The suffixes of the `MapData` that every map of it comes with, in order; each ends
+            with ".json" (UTF-8 text) or ".png".
     """
 
     detector: str
@@ -160,12 +195,27 @@ class Renderer:
     name: str = ""
     presets: Mapping[str, Any] = field(default_factory=dict)
     seeded: bool = False
+    random: Callable[[Any], bool] | None = None
     spec: Callable[[ConditionSpec, Any], ConditionSpec] | None = None
+    detector_spec: Callable[[ConditionSpec, Any], ConditionSpec] | None = None
+    data: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for suffix in self.data:
+            require(
+                suffix.startswith(".") and suffix.endswith((".json", ".png")),
+                f"data of {self.choice}: expected suffixes such as .json or .labels.png, got "
+                f"{suffix!r}",
+            )
 
     @property
     def choice(self) -> str:
         """The value of the condition's setting `detector` that chooses this."""
         return self.name or self.detector
+
+    def is_random(self, params: object) -> bool:
+        """Whether the drawing depends on the seed and the image with these settings."""
+        return self.seeded and (self.random is None or self.random(params))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,9 +48,12 @@ class PlannedCondition:
     @property
     def spec(self) -> ConditionSpec:
         """What the pixels mean with these settings."""
-        if self.renderer.spec is None:
-            return self.condition.spec
-        return self.renderer.spec(self.condition.spec, self.render_params)
+        spec = self.condition.spec
+        if self.renderer.detector_spec is not None:
+            spec = self.renderer.detector_spec(spec, self.detector_params)
+        if self.renderer.spec is not None:
+            spec = self.renderer.spec(spec, self.render_params)
+        return spec
 
     @property
     def key(self) -> DetectorKey:
@@ -58,9 +61,14 @@ class PlannedCondition:
         return self.detector.spec.name, self.detector_params
 
     def as_dict(self) -> dict[str, Any]:
-        """Detector, settings and weight hashes as JSON values."""
+        """Detector, settings and weight hashes as JSON values.
+
+        `detector` is the value of the condition's setting of that name; `predicts` is the detector
+        behind it, which may be called otherwise.
+        """
         return {
-            "detector": self.detector.spec.name,
+            "detector": self.renderer.choice,
+            "predicts": self.detector.spec.name,
             "detector_params": as_mapping(self.detector_params),
             "render_params": as_mapping(self.render_params),
             "weights": [
@@ -106,6 +114,7 @@ def plan_annotation(
     settings: Mapping[str, Any] | None = None,
     *,
     detect_size: int | None = None,
+    seed: int | None = None,
 ) -> AnnotationPlan:
     """Decide everything about a run's maps, and refuse what cannot be; cheap, no network loaded.
 
@@ -115,6 +124,7 @@ def plan_annotation(
             `CONDITION.X` sets X of its detector or its drawing; `DETECTOR.X` sets X of the detector
             for all conditions that use it, and yields to a condition's own setting.
         detect_size: Working size of every network whose size is not set by `settings`.
+        seed: Of everything random (each setting `seed`) that is not set by `settings`.
 
     Raises:
         UnknownNameError: for a condition, detector or setting that does not exist.
@@ -125,7 +135,9 @@ def plan_annotation(
         if list(conditions).count(name) > 1:
             raise ConfigError(f"condition {name!r} is asked for twice")
     tables = _tables(settings or {})
-    planned = tuple(_plan(name, tables, detect_size) for name in conditions)
+    wishes = {"detect_size": detect_size, "seed": seed}
+    general = {name: value for name, value in wishes.items() if value is not None}
+    planned = tuple(_plan(name, tables, general) for name in conditions)
     _refuse_idle(tables, planned)
     return AnnotationPlan(planned)
 
@@ -144,8 +156,9 @@ def _tables(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _plan(
-    name: str, tables: Mapping[str, Mapping[str, Any]], detect_size: int | None
+    name: str, tables: Mapping[str, Mapping[str, Any]], general: Mapping[str, Any]
 ) -> PlannedCondition:
+    """One condition; `general` holds settings that yield to all others."""
     condition = get_condition(name)
     own = dict(tables.get(name, {}))
     chosen = str(own.pop("detector", condition.detectors[0]))
@@ -154,37 +167,40 @@ def _plan(
     detector = get_detector(renderer.detector)
     of_detector, of_render = field_names(detector.params), field_names(renderer.params)
     _refuse_unknown(name, own, ("detector", *of_detector, *of_render))
-    values = {
-        **_from_elsewhere(condition, renderer, of_detector, tables),
-        **{k: v for k, v in own.items() if k in of_detector},
+    detecting = {
+        **_from_elsewhere(condition, renderer, _among(of_detector, general), tables),
+        **_among(of_detector, own),
     }
-    if detect_size is not None and "detect_size" in of_detector:
-        values.setdefault("detect_size", detect_size)
+    drawing = {**_among(of_render, general), **_among(of_render, own)}
     return PlannedCondition(
         condition=condition,
         detector=detector,
-        detector_params=from_mapping(detector.params, values, where=name),
+        detector_params=from_mapping(detector.params, detecting, where=name),
         renderer=renderer,
-        render_params=from_mapping(
-            renderer.params, {k: v for k, v in own.items() if k in of_render}, where=name
-        ),
+        render_params=from_mapping(renderer.params, drawing, where=name),
     )
+
+
+def _among(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _from_elsewhere(
     condition: ConditionDefinition,
     renderer: Renderer,
-    of_detector: Sequence[str],
+    general: dict[str, Any],
     tables: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Settings of the detector that do not stand under the condition's own name."""
-    presets, shared = dict(renderer.presets), dict(tables.get(renderer.detector, {}))
+    presets, shared = {**renderer.presets, **general}, dict(tables.get(renderer.detector, {}))
     if renderer.detector == condition.spec.name:
         return presets
+    of_detector = field_names(get_detector(renderer.detector).params)
     if renderer.detector in available_conditions():
         # The table is another condition's as well: its drawing settings are none of ours, and its
         # choice of parts must not undo what this condition is about.
-        return {k: v for k, v in shared.items() if k in of_detector} | presets
+        about = {k: v for k, v in renderer.presets.items() if k not in general}
+        return general | _among(of_detector, shared) | about
     _refuse_unknown(renderer.detector, shared, of_detector)
     return presets | shared
 

@@ -58,16 +58,23 @@ def _body(manifest: Mapping[str, Any]) -> str:
         detector = manifest["annotation"][name]["detector"]
         lines.append(f"| `{name}` | {spec['meaning']} (detector {detector}) |")
     lines += [
+        *(_data_row(name, column) for name, column in manifest["data"].items()),
         "| `source`, `sha256` | the input file, relative to its folder, and its hash |",
         "| `width`, `height` | of the picture |",
         "| `original_width`, `original_height` | of the upright input |",
         "| `notes` | what decoding did to the input |",
+        "| `facts` | JSON: by condition, what was counted in the map |",
         "",
         f"Rejected inputs: {len(manifest['rejections'])}. Every parameter, hash and rejection "
         "stands in `manifest.json`; `sha256sum -c SHA256SUMS` checks the files.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _data_row(name: str, column: Mapping[str, str]) -> str:
+    kind = "PNG" if column["suffix"].endswith(".png") else "JSON"
+    return f"| `{name}` | {kind}: what the `{column['condition']}` map was drawn from |"
 
 
 def _size_category(rows: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from condkit import atomic
+from condkit.datasets.encoded import DataColumn
 from condkit.datasets.formats.base import FACT_COLUMNS
 from condkit.datasets.planning import SPLIT_RULE, SPLITS, BuildPlan, Split
 from condkit.datasets.workspace import ShardFile, ShardRecord
@@ -67,14 +68,22 @@ def describe(
     records: Sequence[ShardRecord],
     contents: Contents,
     specs: Sequence[ConditionSpec],
+    data: Sequence[DataColumn],
 ) -> dict[str, Any]:
     """The manifest as JSON values; it holds no absolute path and no time, so it repeats."""
     parameters = plan.parameters
     return {
         "condkit_dataset": FORMAT_VERSION,
         "format": parameters["format"],
-        "columns": ["image", "text", *(spec.name for spec in specs), *FACT_COLUMNS],
+        "columns": [
+            "image",
+            "text",
+            *(spec.name for spec in specs),
+            *(column.name for column in data),
+            *FACT_COLUMNS,
+        ],
         "conditions": {spec.name: spec.as_dict() for spec in specs},
+        "data": {column.name: column.as_dict() for column in data},
         "annotation": parameters["annotation"],
         "captions": parameters["captions"],
         "size": parameters["size"],

@@ -14,13 +14,20 @@ from typing import Any
 from condkit import geometry, imageio
 from condkit.annotators.annotator import AnnotationPlan, Annotator, Predictions
 from condkit.annotators.base import Runtime
+from condkit.datasets.encoded import EncodedMap
 from condkit.datasets.lock import locked
 from condkit.datasets.manifest import write_rejected
 from condkit.datasets.maps_folder import MapsFolder
 from condkit.datasets.sources import Scan, scan
 from condkit.errors import ConfigError, ImageError
 from condkit.pipeline import streaming
-from condkit.pipeline.execution import arithmetic, check_counts, default_batch_size
+from condkit.pipeline.encoding import data_columns, encode_maps
+from condkit.pipeline.execution import (
+    all_that_decides,
+    arithmetic,
+    check_counts,
+    default_batch_size,
+)
 from condkit.pipeline.runs import Meter, OnProgress, RunSummary, default_workers
 from condkit.types import Rejection, RgbImage, SourceFile
 
@@ -36,9 +43,9 @@ class _Picture:
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """PNG files by condition, and what they were made from."""
+    """Encoded maps by condition, and what they were made from."""
 
-    pngs: dict[str, bytes]
+    maps: dict[str, EncodedMap]
     sha256: str
     status: os.stat_result
 
@@ -52,6 +59,7 @@ def annotate(
     size: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    data: bool = True,
     overwrite: bool = False,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -59,9 +67,10 @@ def annotate(
     """Write the condition maps of images to `output/CONDITION/RELATIVE PATH.png`.
 
     A map's name is its source's whole name with `.png` behind it (`sub/cat.jpg.png`), so nothing
-    collides. Maps that are there from an earlier run are kept, if they were made with the same
-    settings from the same source; only missing ones are made. Inputs that cannot be used are
-    listed in `output/rejected.jsonl`.
+    collides. What it was drawn from lies beside it (`sub/cat.jpg.json`), and what was counted in
+    all maps stands in `output/facts.jsonl`. Maps that are there from an earlier run are kept, if
+    they were made with the same settings from the same source; only missing ones are made. Inputs
+    that cannot be used are listed in `output/rejected.jsonl`.
 
     Args:
         paths: Image files and folders, with their subfolders.
@@ -71,6 +80,7 @@ def annotate(
         size: Short side in pixels to which each image is resized first; None keeps its size.
         batch_size: Images per call of a network; None chooses.
         workers: Threads that decode and encode; None takes all cores.
+        data: Write what the maps were drawn from (key points, labels) beside them.
         overwrite: Make all maps again, whatever is there.
         dry_run: Only say what would be done.
         on_progress: Called after each image, from a thread of its own.
@@ -87,17 +97,20 @@ def annotate(
         raise ConfigError("no condition is asked for; name at least one")
     _refuse_own_maps(paths, output, plan)
     found = scan(paths, output=output)
-    settings = _settings(plan, runtime, size)
-    open_folder = partial(MapsFolder, output, settings)
+    settings = _settings(plan, runtime, size, fetch=not dry_run)
+    beside: dict[str, list[str]] = {}
+    for column in data_columns(plan) if data else ():
+        beside.setdefault(column.condition, []).append(column.suffix)
+    open_folder = partial(MapsFolder, output, settings, beside)
     folder = open_folder()
     folder.check(found.files, overwrite=overwrite)
     if dry_run:
-        run = _Run(found, folder, plan, overwrite)
+        run = _Run(found, folder, plan, overwrite=overwrite, data=data)
         return run.summary(started, dry_run=True)
     with locked(output):
         folder = open_folder()
         folder.check(found.files, overwrite=overwrite)
-        run = _Run(found, folder, plan, overwrite)
+        run = _Run(found, folder, plan, overwrite=overwrite, data=data)
         try:
             with folder:
                 run.work(runtime, size, batch_size, workers, on_progress)
@@ -110,9 +123,16 @@ class _Run:
     """One call of `annotate`."""
 
     def __init__(
-        self, found: Scan, folder: MapsFolder, plan: AnnotationPlan, overwrite: bool
+        self,
+        found: Scan,
+        folder: MapsFolder,
+        plan: AnnotationPlan,
+        *,
+        overwrite: bool,
+        data: bool,
     ) -> None:
         self._found = found
+        self._data = data
         self._folder = folder
         self._plan = plan
         self._written = 0
@@ -162,7 +182,7 @@ class _Run:
                     streaming.Stages(
                         load=partial(_load, size=size),
                         predict=partial(_predict, annotator),
-                        finish=partial(_finish, annotator),
+                        finish=partial(_finish, annotator, self._data),
                         commit=partial(self._commit, meter),
                     ),
                     workers=workers or default_workers(),
@@ -173,7 +193,7 @@ class _Run:
         if isinstance(result, Rejection):
             self.rejections.append(result)
         else:
-            self._folder.add(source, result.status, result.sha256, result.pngs)
+            self._folder.add(source, result.status, result.sha256, result.maps)
             self._written += 1
         meter.count(rejected=isinstance(result, Rejection))
 
@@ -203,23 +223,27 @@ def _predict(
 
 
 def _finish(
-    annotator: Annotator, source: SourceFile, picture: _Picture, predictions: Predictions
+    annotator: Annotator,
+    data: bool,
+    source: SourceFile,
+    picture: _Picture,
+    predictions: Predictions,
 ) -> _Maps:
-    maps = annotator.render(predictions)
-    pngs = {name: imageio.encode_png(drawn.pixels) for name, drawn in maps.items()}
-    return _Maps(pngs, picture.sha256, picture.status)
+    maps = encode_maps(annotator.render(predictions), data=data)
+    return _Maps(maps, picture.sha256, picture.status)
 
 
 def _settings(
-    plan: AnnotationPlan, runtime: Runtime, size: int | None
+    plan: AnnotationPlan, runtime: Runtime, size: int | None, *, fetch: bool
 ) -> dict[str, dict[str, Any]]:
     """For each condition all that decides its maps."""
     settings = {}
     numbers = arithmetic(plan, runtime)
-    for name, values in plan.as_dict().items():
+    used = {name: numbers[name] for name in ("dtype", "backend") if name in numbers}
+    for name, values in all_that_decides(plan, runtime.store, fetch=fetch).items():
         settings[name] = {**values, "size": size}
         if values["weights"]:
-            settings[name]["dtype"] = numbers["dtype"]
+            settings[name] |= used
     return settings
 
 

@@ -13,6 +13,7 @@ from condkit.annotators.base import Runtime
 from condkit.captions.base import Captioner
 from condkit.datasets import manifest
 from condkit.datasets.card import write_card
+from condkit.datasets.encoded import DataColumn
 from condkit.datasets.formats import get_format
 from condkit.datasets.formats.base import DatasetFormat, EncodedRow
 from condkit.datasets.lock import locked
@@ -23,7 +24,13 @@ from condkit.datasets.sources import scan
 from condkit.datasets.workspace import ShardFile, ShardRecord, Workspace
 from condkit.errors import ConfigError, DatasetError
 from condkit.pipeline import streaming
-from condkit.pipeline.execution import arithmetic, check_counts, default_batch_size
+from condkit.pipeline.encoding import data_columns
+from condkit.pipeline.execution import (
+    all_that_decides,
+    arithmetic,
+    check_counts,
+    default_batch_size,
+)
 from condkit.pipeline.rows import RowMaker
 from condkit.pipeline.runs import Meter, OnProgress, RunSummary, default_workers
 from condkit.types import Rejection
@@ -48,6 +55,7 @@ def build(
     shard_size: int = 1000,
     batch_size: int | None = None,
     workers: int | None = None,
+    data: bool = True,
     overwrite: bool = False,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -73,6 +81,7 @@ def build(
         shard_size: Inputs per shard.
         batch_size: Images per call of a network; None chooses.
         workers: Threads that hash, decode and encode; None takes all cores.
+        data: Keep what the maps were drawn from (key points, labels) in columns of their own.
         overwrite: Remove the dataset that is in `output` and begin anew.
         dry_run: Only say what would be done.
         on_progress: Called after each image, from a thread of its own.
@@ -92,11 +101,13 @@ def build(
         raise ConfigError("no condition is asked for; name at least one")
     if not source.is_dir():
         raise ConfigError(f"{source}: expected a folder of images, there is none")
+    columns = data_columns(plan) if data else ()
     job = _Job(
         source=source,
         workspace=Workspace(output),
-        layout=get_format(format, [spec.name for spec in plan.specs]),
+        layout=get_format(format, [spec.name for spec in plan.specs], columns),
         plan=plan,
+        columns=columns,
         runtime=runtime,
         captioner=captioner,
         size=size,
@@ -123,6 +134,7 @@ class _Job:
     workspace: Workspace
     layout: DatasetFormat
     plan: AnnotationPlan
+    columns: tuple[DataColumn, ...]
     runtime: Runtime
     captioner: Captioner
     size: int | None
@@ -134,13 +146,13 @@ class _Job:
 
     def preview(self, started: float, *, overwrite: bool) -> RunSummary:
         begun = None if overwrite else self.workspace.load_plan()
-        plan = self._plan(begun)
+        plan = self._plan(begun, fetch=False)
         records = {} if overwrite else self._finished(plan)
         return self._summary(started, plan, records, written=0, dry_run=True)
 
     def run(self, started: float, on_progress: OnProgress | None) -> RunSummary:
         begun = self.workspace.load_plan()
-        plan = self._plan(begun)
+        plan = self._plan(begun, fetch=True)
         if begun is None:
             self.workspace.save_plan(plan)
         self.workspace.clean()
@@ -161,7 +173,7 @@ class _Job:
         self.workspace.clean()
         return self._summary(started, plan, records, written=meter.written)
 
-    def _plan(self, begun: BuildPlan | None) -> BuildPlan:
+    def _plan(self, begun: BuildPlan | None, *, fetch: bool) -> BuildPlan:
         """Find and hash the inputs; the same again as what was begun, or an error."""
         found = scan([self.source], output=self.workspace.dataset)
         known = {item.relative: item for item in begun.inputs} if begun else {}
@@ -170,7 +182,8 @@ class _Job:
         )
         plan = BuildPlan(
             parameters={
-                "annotation": self.plan.as_dict(),
+                "annotation": all_that_decides(self.plan, self.runtime.store, fetch=fetch),
+                "data": [column.name for column in self.columns],
                 "captions": self.captioner.as_dict(),
                 "size": self.size,
                 "geometry": ORIGINAL if self.size is None else SQUARE,
@@ -212,6 +225,7 @@ class _Job:
                 source=self.source,
                 annotator=annotator.load(),
                 captioner=self.captioner,
+                columns=self.columns,
                 size=self.size,
                 val=self.val,
                 seed=self.seed,
@@ -244,7 +258,7 @@ class _Job:
         visible = [file for file in contents.files if not file.path.startswith(".")]
         files = sorted([*visible, *extra], key=lambda file: file.path)
         atomic.write_text(dataset / manifest.CHECKSUMS, manifest.checksums(files))
-        values = manifest.describe(plan, records, contents, self.plan.specs)
+        values = manifest.describe(plan, records, contents, self.plan.specs, self.columns)
         settings = self.layout.card_settings(contents.splits)
         atomic.write_text(dataset / "README.md", write_card(values, settings))
         atomic.write_json(dataset / manifest.NAME, values)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from condkit.annotators.annotator import AnnotationPlan
+from condkit.annotators.backends import backend_version
 from condkit.annotators.base import Runtime
 from condkit.errors import ConfigError
+from condkit.weights import AnyWeights, ModelSpec, WeightStore
 
 _BATCH_ON_CPU = 4
 _BATCH_ON_DEVICE = 16
@@ -28,7 +32,7 @@ def default_batch_size(plan: AnnotationPlan, runtime: Runtime) -> int:
 
 
 def arithmetic(plan: AnnotationPlan, runtime: Runtime) -> dict[str, str]:
-    """Device, number format and library of the networks; empty for a plan without any.
+    """Device, number format, library and backend of the networks; empty for a plan without any.
 
     Raises:
         ConfigError: if the device asked for is not there.
@@ -37,6 +41,39 @@ def arithmetic(plan: AnnotationPlan, runtime: Runtime) -> dict[str, str]:
         return {}
     import torch
 
-    device, dtype = runtime.resolve()
-    name = str(dtype).removeprefix("torch.")
-    return {"device": device.type, "dtype": name, "torch": str(torch.__version__)}
+    device, _ = runtime.resolve()
+    name = str(runtime.computes_in()).removeprefix("torch.")
+    used = {"device": device.type, "dtype": name, "torch": str(torch.__version__)}
+    if runtime.backend == "torch":
+        return used
+    return used | {"backend": runtime.backend} | backend_version(runtime.backend)
+
+
+def all_that_decides(plan: AnnotationPlan, store: WeightStore, *, fetch: bool) -> dict[str, Any]:
+    """`AnnotationPlan.as_dict` with the hashes of those weights, too, for which none is published.
+
+    Args:
+        plan: What is made.
+        store: Knows the hashes that were recorded at the first use of such weights.
+        fetch: Use them now where none is recorded yet, so that one is.
+
+    Raises:
+        WeightsError: if weights cannot be had.
+    """
+    told = plan.as_dict()
+    for planned in plan.conditions:
+        needed = planned.detector.weights(planned.detector_params)
+        told[planned.condition.spec.name]["weights"] = [
+            file for weights in needed for file in _hashed(weights, store, fetch)
+        ]
+    return told
+
+
+def _hashed(weights: AnyWeights, store: WeightStore, fetch: bool) -> list[dict[str, str | None]]:
+    if fetch and not all(store.pin(file) for file in weights.files):
+        if isinstance(weights, ModelSpec):
+            store.folder(weights)
+        else:
+            store.path(weights)
+    pins = {file.name: store.pin(file) for file in weights.files}
+    return [{"file": name, "sha256": pin.sha256 if pin else None} for name, pin in pins.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 from condkit import geometry, imageio
 from condkit.annotators.annotator import Annotator, Predictions
 from condkit.captions.base import Captioner
+from condkit.datasets.encoded import DataColumn
 from condkit.datasets.formats.base import EncodedRow
 from condkit.datasets.planning import PlannedInput, hash_file, split_of
 from condkit.errors import DatasetError
+from condkit.pipeline.encoding import encode_maps
 from condkit.types import Rejection, RgbImage, SourceFile
 
 
@@ -39,6 +42,7 @@ class RowMaker:
         source: Folder that the inputs' names are relative to.
         annotator: Makes the maps.
         captioner: Makes the texts.
+        columns: Which of the maps' data is kept.
         size: Side of the square pictures in pixels; None keeps each image's size.
         val: Share of the validation split.
         seed: Draws the split.
@@ -47,6 +51,7 @@ class RowMaker:
     source: Path
     annotator: Annotator
     captioner: Captioner
+    columns: tuple[DataColumn, ...]
     size: int | None
     val: float
     seed: int
@@ -106,14 +111,16 @@ class RowMaker:
     ) -> EncodedRow:
         """Draw the maps of an input and encode its row."""
         text, predictions = predicted
-        maps = self.annotator.render(predictions)
+        maps = encode_maps(self.annotator.render(predictions), data=bool(self.columns))
+        facts = {name: encoded.facts for name, encoded in maps.items()}
         height, width = picture.image.shape[:2]
         return EncodedRow(
             index=item.index,
             split=split_of(item.sha256, validation=self.val, seed=self.seed),
             text=text,
             image=imageio.encode_png(picture.image),
-            maps={name: imageio.encode_png(drawn.pixels) for name, drawn in maps.items()},
+            maps={name: encoded.png for name, encoded in maps.items()},
+            data={c.name: maps[c.condition].data[c.suffix] for c in self.columns},
             facts={
                 "source": item.relative,
                 "sha256": item.sha256,
@@ -122,5 +129,6 @@ class RowMaker:
                 "original_width": picture.original_hw[1],
                 "original_height": picture.original_hw[0],
                 "notes": ", ".join(picture.notes),
+                "facts": json.dumps(facts, allow_nan=False),
             },
         )

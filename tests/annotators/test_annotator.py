@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import PerImage, Runtime
+from condkit.annotators.annotator import AnnotationPlan, Annotator, plan_annotation
+from condkit.annotators.base import PerImage, Runtime, Sharing
 from condkit.annotators.registry import get_detector
-from condkit.errors import ConfigError, MapError, UnknownNameError
+from condkit.errors import ConfigError, DependencyError, MapError, UnknownNameError
 from condkit.predictions import EdgeStrength
+from condkit.types import ConditionMap, MapData
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -98,3 +99,98 @@ def test_what_is_no_image_is_refused(image):
 def test_an_unknown_dtype_is_refused_before_anything_is_loaded():
     with pytest.raises(UnknownNameError, match="did you mean 'bf16'"):
         Runtime(dtype="bf61")
+
+
+@pytest.mark.parametrize(("data", "declared"), [((), (".json",)), ((".json",), ())])
+def test_data_that_is_not_as_declared_is_an_error_that_names_it(data, declared):
+    (canny,) = plan_annotation(["canny"]).conditions
+
+    def render(prediction, params):
+        drawn = canny.renderer.render(prediction, params)
+        return dataclasses.replace(drawn, data=tuple(MapData(name, bytes) for name in data))
+
+    renderer = dataclasses.replace(canny.renderer, render=render, data=declared)
+    plan = AnnotationPlan((dataclasses.replace(canny, renderer=renderer),))
+    with pytest.raises(MapError, match=r"canny: the map comes with data .*json|, expected .*json"):
+        Annotator(plan)([IMAGE])
+
+
+@pytest.mark.parametrize("suffix", ["json", ".npy", ""])
+def test_data_has_a_suffix_of_a_known_kind(suffix):
+    (canny,) = plan_annotation(["canny"]).conditions
+    with pytest.raises(ConfigError, match="expected suffixes such as"):
+        dataclasses.replace(canny.renderer, data=(suffix,))
+
+
+def test_a_library_that_is_missing_is_named_with_the_detector(monkeypatch):
+    def load(params, runtime):
+        raise ModuleNotFoundError("No module named 'a_library'")
+
+    _replace(monkeypatch, "hed", load)
+    with pytest.raises(DependencyError, match=r"hed: a library .*a_library.*condkit doctor"):
+        Annotator(plan_annotation(["softedge"])).load()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    left: bool = False
+    right: bool = False
+    high: int = 0
+
+
+def test_settings_that_can_share_a_prediction_run_once(monkeypatch):
+    ran = []
+
+    def load(params, runtime):
+        def predict(image):
+            ran.append(params)
+            strength = np.zeros(image.shape[:2], np.float32)
+            half = image.shape[1] // 2
+            strength[:, :half], strength[:, half:] = params.left, params.right
+            return EdgeStrength(strength)
+
+        return PerImage(predict)
+
+    def joined(params):
+        return [dataclasses.replace(p, left=True, right=True) for p in params]
+
+    def part(whole, params):
+        half = whole.strength.shape[1] // 2
+        cut = whole.strength.copy()
+        cut[:, :half] *= params.left
+        cut[:, half:] *= params.right
+        return EdgeStrength(cut)
+
+    (canny,) = plan_annotation(["canny"]).conditions
+    detector = dataclasses.replace(
+        canny.detector, load=load, params=_Parts, sharing=Sharing(joined, part)
+    )
+
+    def planned(name, params):
+        spec = dataclasses.replace(canny.condition.spec, name=name)
+        renderer = dataclasses.replace(
+            canny.renderer,
+            render=lambda p, _: ConditionMap((p.strength > 0).astype(np.uint8), spec),
+        )
+        return dataclasses.replace(
+            canny,
+            condition=dataclasses.replace(canny.condition, spec=spec),
+            detector=detector,
+            detector_params=params,
+            renderer=renderer,
+        )
+
+    plan = AnnotationPlan(
+        (
+            planned("left", _Parts(left=True)),
+            planned("right", _Parts(right=True)),
+            planned("other", _Parts(left=True, high=1)),
+        )
+    )
+    (maps,) = Annotator(plan)([IMAGE])
+    assert ran == [_Parts(left=True, right=True), _Parts(left=True, right=True, high=1)]
+    assert maps["left"].pixels[:, :15].all()
+    assert not maps["left"].pixels[:, 15:].any()
+    assert not maps["right"].pixels[:, :15].any()
+    assert maps["right"].pixels[:, 15:].all()
+    assert np.array_equal(maps["other"].pixels, maps["left"].pixels)

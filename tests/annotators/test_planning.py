@@ -1,11 +1,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 
 import pytest
 
+from condkit.annotators import registry
 from condkit.annotators.annotator import plan_annotation
+from condkit.annotators.base import (
+    ConditionDefinition,
+    DetectorDefinition,
+    DetectorSpec,
+    PerImage,
+    Renderer,
+)
+from condkit.annotators.registry import Registry, available_conditions, get_condition
 from condkit.errors import ConfigError, UnknownNameError
+from condkit.predictions import SourcePixels
+from condkit.types import ConditionMap, ConditionSpec
 
 
 def _params(plan, condition):
@@ -96,10 +108,30 @@ def test_a_mistake_is_refused_by_name(conditions, settings, error, message):
         plan_annotation(conditions, settings)
 
 
-def test_a_plan_is_made_again_from_what_it_says():
+@pytest.mark.parametrize(
+    ("condition", "choice"),
+    [(name, choice) for name in available_conditions() for choice in get_condition(name).detectors],
+)
+def test_a_plan_is_made_again_from_what_it_says(condition, choice):
+    plan = plan_annotation([condition], {f"{condition}.detector": choice}, detect_size=320, seed=7)
+    told = json.loads(json.dumps(plan.as_dict()))[condition]
+    assert told["detector"] == choice
+    assert told["predicts"] == plan.conditions[0].detector.spec.name
+    settings = {**told["detector_params"], **told["render_params"], "detector": told["detector"]}
+    again = plan_annotation([condition], {f"{condition}.{k}": v for k, v in settings.items()})
+    assert again == plan
+
+
+def test_settings_that_are_not_the_defaults_are_told_too():
     plan = plan_annotation(
         ["canny", "lines", "softedge", "scribble"],
-        {"canny.l2": True, "scribble.detector": "xdog", "hed.weights": "bsds500", "hough.low": 9},
+        {
+            "canny.l2": True,
+            "scribble.detector": "xdog",
+            "lines.detector": "hough",
+            "hed.weights": "bsds500",
+            "hough.low": 9,
+        },
     )
     settings = {}
     for condition, told in json.loads(json.dumps(plan.as_dict())).items():
@@ -107,3 +139,74 @@ def test_a_plan_is_made_again_from_what_it_says():
         for name, value in {**told["detector_params"], **told["render_params"]}.items():
             settings[f"{condition}.{name}"] = value
     assert plan_annotation(list(plan.as_dict()), settings) == plan
+
+
+@dataclass(frozen=True)
+class _Random:
+    seed: int = 0
+    parts: str = "all"
+    detect_size: int = 512
+
+
+@pytest.fixture
+def random_registry(monkeypatch):
+    """A detector with a seed, a condition of its name, and two that are called otherwise."""
+    detector = DetectorDefinition(
+        spec=DetectorSpec(name="people", summary="s", source="s", yields=SourcePixels),
+        params=_Random,
+        load=lambda params, runtime: PerImage(SourcePixels),
+    )
+    spec = ConditionSpec(
+        name="people",
+        channels=3,
+        dtype="uint8",
+        meaning="pixels",
+        background=0,
+        resample="area",
+    )
+
+    def condition(name, **presets):
+        renderer = Renderer(
+            detector="people",
+            render=lambda prediction, params: ConditionMap(prediction.pixels, spec),
+            presets=presets,
+        )
+        return ConditionDefinition(spec=replace(spec, name=name), renderers=(renderer,))
+
+    small = condition("small", parts="hands", detect_size=128)
+    known = Registry(
+        conditions={"people": condition("people"), "small": small}, detectors={"people": detector}
+    )
+    monkeypatch.setattr(registry, "_registry", lambda: known)
+
+
+def test_the_runs_seed_is_that_of_all_that_is_random_and_not_set(random_registry):
+    def seeds(settings, seed):
+        plan = plan_annotation(["people", "small"], settings, seed=seed)
+        return [planned.detector_params.seed for planned in plan.conditions]
+
+    assert seeds({}, None) == [0, 0]
+    assert seeds({}, 5) == [5, 5]
+    assert seeds({"small.seed": "9"}, 5) == [5, 9]
+    assert seeds({"people.seed": "9"}, 5) == [9, 9]
+    assert seeds({"people.seed": "9", "small.seed": "8"}, 5) == [9, 8]
+
+
+def test_a_runs_working_size_beats_a_conditions_preset_and_yields_to_settings(random_registry):
+    def made(settings, detect_size=None):
+        plan = plan_annotation(["people", "small"], settings, detect_size=detect_size)
+        return [(p.detector_params.parts, p.detector_params.detect_size) for p in plan.conditions]
+
+    assert made({}) == [("all", 512), ("hands", 128)]
+    assert made({}, 320) == [("all", 320), ("hands", 320)]
+    assert made({"small.detect_size": 64}, 320) == [("all", 320), ("hands", 64)]
+    assert made({"people.detect_size": 64}, 320) == [("all", 64), ("hands", 64)]
+    assert made({"people.parts": "face"}) == [("face", 512), ("hands", 128)]
+
+
+def test_the_seed_of_a_random_drawing_follows_the_run():
+    for name in available_conditions():
+        for renderer in get_condition(name).renderers:
+            if renderer.seeded:
+                plan = plan_annotation([name], {f"{name}.detector": renderer.choice}, seed=11)
+                assert plan.conditions[0].render_params.seed == 11

@@ -31,12 +31,13 @@ def test_a_definition_is_named_as_its_file():
         file = module.__name__.rpartition(".")[2]
         for kind in ("CONDITION", "DETECTOR"):
             if hasattr(module, kind):
-                assert getattr(module, kind).spec.name == file
+                assert getattr(module, kind).spec.name.replace("-", "_") == file
 
 
 def test_every_detector_that_a_condition_names_exists():
     for name in available_conditions():
-        assert set(get_condition(name).detectors) <= set(available_detectors())
+        for renderer in get_condition(name).renderers:
+            assert renderer.detector in available_detectors()
 
 
 def test_listing_loads_neither_torch_nor_opencv_nor_the_hub_client():
@@ -58,7 +59,7 @@ def test_listing_loads_neither_torch_nor_opencv_nor_the_hub_client():
 
 @pytest.mark.parametrize("get", [get_condition, get_detector])
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest(get):
-    with pytest.raises(UnknownNameError, match=r"did you mean 'canny'.*known: canny") as caught:
+    with pytest.raises(UnknownNameError, match=r"did you mean 'canny'.*known: .*canny") as caught:
         get("cany")
     assert "'cany'" in str(caught.value)
 

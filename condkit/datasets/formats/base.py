@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +18,10 @@ FACT_COLUMNS = {
     "original_width": "int64",
     "original_height": "int64",
     "notes": "string",
+    "facts": "string",
 }
-"""Columns after image, text and conditions: where the row comes from and what was done to it."""
+"""Columns after image, text, conditions and their data: where the row comes from, what was done to
+it, and as JSON text by condition what was counted in its maps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class EncodedRow:
         image: The picture.
         maps: One picture per condition.
         facts: Values of `FACT_COLUMNS`.
+        data: By column name, what the maps were drawn from: PNG files, or JSON text in UTF-8.
     """
 
     index: int
@@ -41,6 +44,7 @@ class EncodedRow:
     image: bytes
     maps: dict[str, bytes]
     facts: dict[str, str | int]
+    data: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:

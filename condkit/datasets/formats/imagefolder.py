@@ -1,9 +1,10 @@
 """Picture files with a metadata table per split: Hugging Face's "imagefolder" layout.
 
 ```
-train/metadata.jsonl     file_name, text, canny_file_name, ..., source, sha256, ...
+train/metadata.jsonl     file_name, text, canny_file_name, ..., source, sha256, ..., facts
 train/images/000000.png
 train/canny/000000.png
+train/seg_labels/000000.png    what a map was drawn from; where that is JSON, it is in the table
 validation/...
 ```
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from condkit import atomic
+from condkit.datasets.encoded import DataColumn
 from condkit.datasets.formats.base import (
     FACT_COLUMNS,
     EncodedPictures,
@@ -43,12 +45,13 @@ class ImageFolderFormat:
 
     name: ClassVar[str] = "imagefolder"
 
-    def __init__(self, conditions: tuple[str, ...]) -> None:
+    def __init__(self, conditions: tuple[str, ...], data: tuple[DataColumn, ...] = ()) -> None:
         self._conditions = conditions
+        self._data = data
 
     def shard_writer(self, staging: Path, shard: int, shards: int) -> ShardWriter:
         """See `DatasetFormat`."""
-        return _FolderShard(staging, shard)
+        return _FolderShard(staging, shard, self._data)
 
     def finish(self, dataset: Path, splits: tuple[Split, ...]) -> list[str]:
         """Join the lines of all shards to one table per split."""
@@ -86,6 +89,7 @@ class ImageFolderFormat:
         import pyarrow.parquet as pq
 
         names = ["file_name", "text", *(f"{name}_file_name" for name in self._conditions)]
+        names += [_key(column) for column in self._data]
         kinds: dict[str, pa.DataType] = {"string": pa.string(), "int64": pa.int64()}
         fields = [(name, kinds["string"]) for name in names]
         fields += [(name, kinds[kind]) for name, kind in FACT_COLUMNS.items()]
@@ -93,6 +97,11 @@ class ImageFolderFormat:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)), sink)
         return bytes(sink.getvalue())
+
+
+def _key(column: DataColumn) -> str:
+    """The table's key for a column: pictures are files, JSON stands in the table itself."""
+    return f"{column.name}_file_name" if column.is_picture else column.name
 
 
 def _reads_as_text(lines: bytes) -> bool:
@@ -113,9 +122,10 @@ def _reads_as_text(lines: bytes) -> bool:
 class _FolderShard:
     """Writes the pictures of a shard as they come, and its lines at the end."""
 
-    def __init__(self, folder: Path, shard: int) -> None:
+    def __init__(self, folder: Path, shard: int, data: tuple[DataColumn, ...]) -> None:
         self._folder = folder
         self._shard = shard
+        self._data = data
         self._lines: dict[Split, list[str]] = {}
 
     def write(self, row: EncodedRow) -> None:
@@ -124,7 +134,10 @@ class _FolderShard:
         _write(root / "images" / row.file_name, row.image)
         for name, picture in row.maps.items():
             _write(root / name / row.file_name, picture)
-        self._lines.setdefault(row.split, []).append(_line(row))
+        for column in self._data:
+            if column.is_picture:
+                _write(root / column.name / row.file_name, row.data[column.name])
+        self._lines.setdefault(row.split, []).append(self._line(row))
 
     def close(self) -> None:
         """See `ShardWriter`."""
@@ -132,18 +145,20 @@ class _FolderShard:
             path = self._folder / LINES / f"{split}-{self._shard:05d}.jsonl"
             _write(path, "".join(lines).encode("ascii"))
 
-
-def _line(row: EncodedRow) -> str:
-    """The table's line, keys in the order that trainers expect, only ASCII for readers that open
-    it in the locale's encoding.
-    """  # noqa: D205
-    values = {
-        "file_name": f"images/{row.file_name}",
-        "text": row.text,
-        **{f"{name}_file_name": f"{name}/{row.file_name}" for name in row.maps},
-        **row.facts,
-    }
-    return json.dumps(values, ensure_ascii=True) + "\n"
+    def _line(self, row: EncodedRow) -> str:
+        """The table's line, keys in the order that trainers expect, only ASCII for readers that
+        open it in the locale's encoding.
+        """  # noqa: D205
+        values = {
+            "file_name": f"images/{row.file_name}",
+            "text": row.text,
+            **{f"{name}_file_name": f"{name}/{row.file_name}" for name in row.maps},
+        }
+        for column in self._data:
+            picture = f"{column.name}/{row.file_name}"
+            text = "" if column.is_picture else row.data[column.name].decode("utf-8")
+            values[_key(column)] = picture if column.is_picture else text
+        return json.dumps({**values, **row.facts}, ensure_ascii=True) + "\n"
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -162,7 +177,8 @@ class FolderRows:
     def __init__(self, folder: Path, conditions: tuple[str, ...]) -> None:
         self._folder = folder
         self._conditions = conditions
-        self._rows = _read_table(folder)
+        keys = ("sha256", "text", "file_name", *(f"{name}_file_name" for name in conditions))
+        self._rows = _read_table(folder, keys)
 
     def __len__(self) -> int:
         """How many rows."""
@@ -188,14 +204,15 @@ class FolderRows:
             ) from error
 
 
-def _read_table(folder: Path) -> list[dict[str, Any]]:
+def _read_table(folder: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     jsonl, parquet = folder / "metadata.jsonl", folder / "metadata.parquet"
     try:
         if parquet.is_file():
             import pyarrow.parquet as pq
 
-            rows: list[dict[str, Any]] = pq.read_table(parquet).to_pylist()
+            rows: list[dict[str, Any]] = pq.read_table(parquet, columns=list(keys)).to_pylist()
             return rows
-        return [json.loads(line) for line in jsonl.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        lines = map(json.loads, jsonl.read_text(encoding="utf-8").splitlines())
+        return [{key: line[key] for key in keys} for line in lines]
+    except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"cannot read {jsonl}: {error}; build the dataset again") from error

@@ -7,9 +7,11 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from condkit.datasets.encoded import DataColumn
 from condkit.datasets.formats.base import (
     FACT_COLUMNS,
     EncodedPictures,
@@ -37,12 +39,15 @@ class ParquetFormat:
 
     name: ClassVar[str] = "parquet"
 
-    def __init__(self, conditions: tuple[str, ...]) -> None:
-        self._conditions = conditions
+    def __init__(self, conditions: tuple[str, ...], data: tuple[DataColumn, ...] = ()) -> None:
+        self._columns = _Columns(
+            ("image", *conditions, *(column.name for column in data if column.is_picture)),
+            tuple(column.name for column in data if not column.is_picture),
+        )
 
     def shard_writer(self, staging: Path, shard: int, shards: int) -> ShardWriter:
         """See `DatasetFormat`."""
-        return _ParquetShard(staging / "data", f"{shard:05d}-of-{shards:05d}", self._conditions)
+        return _ParquetShard(staging / "data", f"{shard:05d}-of-{shards:05d}", self._columns)
 
     def finish(self, dataset: Path, splits: tuple[Split, ...]) -> list[str]:
         """Nothing is left to do."""
@@ -60,20 +65,33 @@ class ParquetFormat:
         return ParquetRows(sorted(dataset.glob(f"data/{split}-*.parquet")), tuple(conditions))
 
 
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns that depend on the conditions.
+
+    Attributes:
+        pictures: PNG files.
+        texts: JSON.
+    """
+
+    pictures: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
 class _ParquetShard:
     """One file per split, made when its first row comes."""
 
-    def __init__(self, folder: Path, suffix: str, conditions: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, suffix: str, columns: _Columns) -> None:
         self._folder = folder
         self._suffix = suffix
-        self._conditions = conditions
+        self._columns = columns
         self._files: dict[Split, _ParquetFile] = {}
 
     def write(self, row: EncodedRow) -> None:
         """See `ShardWriter`."""
         if row.split not in self._files:
             path = self._folder / f"{row.split}-{self._suffix}.parquet"
-            self._files[row.split] = _ParquetFile(path, self._conditions)
+            self._files[row.split] = _ParquetFile(path, self._columns)
         self._files[row.split].write(row)
 
     def close(self) -> None:
@@ -85,22 +103,22 @@ class _ParquetShard:
 class _ParquetFile:
     """Writes row groups of bounded size; its bytes depend on its rows alone."""
 
-    def __init__(self, path: Path, conditions: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, columns: _Columns) -> None:
         import pyarrow.parquet as pq
 
         self._path = path
-        self._pictures = ("image", *conditions)
-        self._schema = _schema(conditions)
+        self._columns = columns
+        self._schema = _schema(columns)
         self._rows: list[EncodedRow] = []
         self._bytes = 0
         plain = ["text", *FACT_COLUMNS]
-        packed = [f"{name}.{part}" for name in self._pictures for part in ("bytes", "path")]
+        packed = [f"{name}.{part}" for name in columns.pictures for part in ("bytes", "path")]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(
                 path,
                 self._schema,
-                compression=_codecs(packed, plain),
+                compression=_codecs(packed, [*columns.texts, *plain]),
                 use_dictionary=plain,  # type: ignore[arg-type] # a list of columns is allowed
                 write_statistics=plain,
                 use_content_defined_chunking=True,
@@ -110,7 +128,8 @@ class _ParquetFile:
 
     def write(self, row: EncodedRow) -> None:
         self._rows.append(row)
-        self._bytes += len(row.image) + sum(map(len, row.maps.values()))
+        parts = (row.image, *row.maps.values(), *row.data.values())
+        self._bytes += sum(map(len, parts))
         if len(self._rows) >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
             self._flush()
 
@@ -134,9 +153,12 @@ class _ParquetFile:
         self._rows, self._bytes = [], 0
 
     def _plain(self, row: EncodedRow) -> dict[str, Any]:
-        pictures = {"image": row.image, **row.maps}
-        packed = {name: {"bytes": pictures[name], "path": row.file_name} for name in self._pictures}
-        return {**packed, "text": row.text, **row.facts}
+        parts = {"image": row.image, **row.maps, **row.data}
+        pictures = {
+            name: {"bytes": parts[name], "path": row.file_name} for name in self._columns.pictures
+        }
+        texts = {name: parts[name].decode("utf-8") for name in self._columns.texts}
+        return {**pictures, **texts, "text": row.text, **row.facts}
 
 
 class ParquetRows:
@@ -227,14 +249,15 @@ class ParquetRows:
             raise _cannot_read(path, error) from error
 
 
-def _schema(conditions: tuple[str, ...]) -> pa.Schema:
+def _schema(columns: _Columns) -> pa.Schema:
     """Columns with their types, and the features that make `datasets` decode the pictures."""
     import pyarrow as pa
 
     picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     kinds: dict[str, pa.DataType] = {"string": pa.string(), "int64": pa.int64()}
     fields: list[tuple[str, pa.DataType]] = [("image", picture), ("text", pa.string())]
-    fields += [(name, picture) for name in conditions]
+    fields += [(name, picture) for name in columns.pictures[1:]]
+    fields += [(name, pa.string()) for name in columns.texts]
     fields += [(name, kinds[kind]) for name, kind in FACT_COLUMNS.items()]
     features = {name: _feature(kind) for name, kind in fields}
     packed = json.dumps({"info": {"features": features}})
