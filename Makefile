@@ -35,7 +35,7 @@ tiny: install
 
 # make benchmarks PHOTOS=folder WEIGHTS=folder
 benchmarks: install
-	$(BIN)/python benchmarks/bench_hed.py $(PHOTOS) --weights-dir $(WEIGHTS)
+	$(BIN)/python benchmarks/annotators.py $(PHOTOS) --weights-dir $(WEIGHTS)
 	$(BIN)/python benchmarks/bench_annotate.py $(PHOTOS) --weights-dir $(WEIGHTS)
 
 clean:

@@ -37,7 +37,7 @@ def main() -> None:
 
     images = read_images(arguments.photos, arguments.size, arguments.count)
     store = WeightStore(overrides=tuple(arguments.weights_dir))
-    runtime = Runtime(arguments.device, arguments.dtype, store)
+    runtime = Runtime(arguments.device, arguments.dtype, store=store)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{len(images)} images, short side {arguments.size}, load {load:.1f}")
     everything = available_conditions()
