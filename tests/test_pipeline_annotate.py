@@ -453,3 +453,21 @@ def test_a_summary_reads_well_and_as_json(photos, tmp_path):
     values = json.loads(json.dumps(summary.as_dict()))
     assert (values["written"], values["rejected"], values["remaining"]) == (5, 1, 0)
     assert "6 images: 5 written, 0 skipped, 1 rejected (decode 1)" in summary.lines()[0]
+
+
+def test_a_run_that_failed_before_its_first_map_binds_nobody_to_its_settings(tmp_path):
+    import cv2
+
+    from condkit.annotators.annotator import plan_annotation
+    from condkit.annotators.base import Runtime
+    from condkit.errors import WeightsError
+    from condkit.pipeline import annotate
+    from condkit.weights import WeightStore
+
+    photo, output = tmp_path / "cat.png", tmp_path / "maps"
+    cv2.imwrite(str(photo), np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    nowhere = Runtime(device="cpu", store=WeightStore(cache=tmp_path / "cache", offline=True))
+    with pytest.raises(WeightsError):
+        annotate([photo], output, plan_annotation(["scribble"]), nowhere)
+    plan = plan_annotation(["scribble"], {"scribble.detector": "xdog"})
+    assert annotate([photo], output, plan, nowhere).written == 1

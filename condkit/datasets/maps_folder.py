@@ -101,8 +101,12 @@ class MapsFolder:
         facts = self.output / FACTS
         if facts.exists() and not self._record.exists():
             raise OutputError(_in_the_way(facts))
+        made = {entry.condition for entry in self._entries.values()}
         for name, values in self._settings.items():
             before = self._known_settings.get(name)
+            if name not in made and before != values:
+                # A run that ended before its first map binds nobody to its settings.
+                before = None
             changes = [] if before is None else describe_changes({name: before}, {name: values})
             if changes:
                 raise OutputError(

@@ -123,7 +123,7 @@ def open_dataset(path: Path) -> PairedDataset:
 
 def _picture(data: bytes) -> RgbImage:
     pixels = imageio.read_map(data)
-    if pixels.ndim != 3 or pixels.dtype != np.uint8:
+    if pixels.shape[2:] != (3,) or pixels.dtype != np.uint8:
         raise ImageError(f"expected an RGB picture of 8 bits, got {pixels.shape} {pixels.dtype}")
     return pixels.astype(np.uint8, copy=False)
 
