@@ -6,7 +6,8 @@ numpy, height first; nothing here imports a network library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,9 +49,12 @@ class EdgeStrength:
 
     Attributes:
         strength: (H, W) float32 in [0, 1].
+        facts: What the detector chose for this image and the map's records shall say, such as
+            thresholds drawn at random; empty where it chose nothing.
     """
 
     strength: NDArray[np.float32]
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check("EdgeStrength.strength", self.strength, "(H, W) float32", (None, None), np.float32)

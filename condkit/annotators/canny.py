@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from condkit.annotators.base import (
     Runtime,
     require,
 )
+from condkit.annotators.draws import generator, image_key
 from condkit.predictions import EdgeStrength
 from condkit.types import ConditionMap, ConditionSpec, RgbImage
 
@@ -26,23 +28,60 @@ from condkit.types import ConditionMap, ConditionSpec, RgbImage
 class CannyParams:
     """Settings of `cv2.Canny`; the defaults are those of the public maps.
 
+    ControlNet's canny model was trained on maps with random thresholds, so that it takes sparse and
+    dense edges alike. Their range is not published; the ranges here lie around the public 100 and
+    200 and leave photographs between their outlines and most of their texture.
+
     Attributes:
         low: Gradient above which an edge goes on, 0 to 255 x 8.
         high: Gradient above which an edge begins; at least `low`.
         aperture: Width of the Sobel kernel in pixels.
         l2: Measure the gradient by its Euclidean norm, not by the sum of absolute values.
+        random: Draw both thresholds anew for each image, in place of `low` and `high`. They depend
+            on the seed and the image's pixels alone, and are recorded with the map.
+        low_range: Smallest and largest `low` that is drawn; all whole numbers are as likely.
+        high_range: The same for `high`, which is never drawn below `low`.
+        seed: Of the thresholds drawn, at least 0.
     """
 
     low: float = 100
     high: float = 200
     aperture: Literal[3, 5, 7] = 3
     l2: bool = False
+    random: bool = False
+    low_range: tuple[int, int] = (50, 150)
+    high_range: tuple[int, int] = (100, 300)
+    seed: int = 0
 
     def __post_init__(self) -> None:
         require(
             0 <= self.low <= self.high,
             f"canny.low and canny.high: expected 0 <= low <= high, got {self.low} and {self.high}",
         )
+        for name in ("low_range", "high_range"):
+            first, last = getattr(self, name)
+            require(
+                0 <= first <= last,
+                f"canny.{name}: expected two numbers, 0 <= first <= last, got {first} and {last}",
+            )
+        require(
+            self.low_range[1] <= self.high_range[1],
+            f"canny.high_range: expected to end at {self.low_range[1]}, where canny.low_range "
+            f"does, or above, got {self.high_range[1]}",
+        )
+        require(self.seed >= 0, f"canny.seed: expected at least 0, got {self.seed}")
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """A setting that nothing reads is a mistake, not a wish."""
+        idle = ("low", "high") if self.random else ("low_range", "high_range")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            require(
+                field.name not in idle or value == field.default,
+                f"canny.{field.name}: expected to be left out with canny.random="
+                f"{str(self.random).lower()}, where nothing reads it, got {value}",
+            )
 
 
 def detect(image: RgbImage, params: CannyParams) -> EdgeStrength:
@@ -56,16 +95,26 @@ def detect(image: RgbImage, params: CannyParams) -> EdgeStrength:
         params: The settings.
 
     Returns:
-        Strength 1 on edges, 0 elsewhere.
+        Strength 1 on edges, 0 elsewhere; with random thresholds the facts `low` and `high`.
 
     Source: J. Canny, PAMI 8(6), 1986; OpenCV; lllyasviel/ControlNet annotator/canny.
     """
     import cv2
 
-    edges = cv2.Canny(
-        image, params.low, params.high, apertureSize=params.aperture, L2gradient=params.l2
-    )
-    return EdgeStrength((edges > 0).astype(np.float32))
+    low, high = _thresholds(image, params)
+    edges = cv2.Canny(image, low, high, apertureSize=params.aperture, L2gradient=params.l2)
+    facts = {"low": low, "high": high} if params.random else {}
+    return EdgeStrength((edges > 0).astype(np.float32), facts)
+
+
+def _thresholds(image: RgbImage, params: CannyParams) -> tuple[float, float]:
+    """Those of the settings, or those drawn for this image; low first."""
+    if not params.random:
+        return params.low, params.high
+    draw = generator(params.seed, "canny", image_key(image))
+    low = int(draw.integers(*params.low_range, endpoint=True))
+    first, last = params.high_range
+    return low, int(draw.integers(max(low, first), last, endpoint=True))
 
 
 def _load(params: CannyParams, runtime: Runtime) -> Detector:
@@ -75,7 +124,8 @@ def _load(params: CannyParams, runtime: Runtime) -> Detector:
 def _render(prediction: EdgeStrength, params: NoParams) -> ConditionMap:
     edges = prediction.strength > 0
     pixels = edges.astype(np.uint8) * np.uint8(255)
-    return ConditionMap(pixels, CONDITION.spec, {"edge_fraction": float(edges.mean())})
+    facts = {"edge_fraction": float(edges.mean()), **prediction.facts}
+    return ConditionMap(pixels, CONDITION.spec, facts)
 
 
 DETECTOR = DetectorDefinition(
