@@ -120,6 +120,7 @@ def test_a_missing_input_is_an_error_of_one_line(tmp_path: Path, arguments: list
 
 def test_annotate_mirrors_the_folder_and_goes_on(tmp_path: Path, photos: Path) -> None:
     command = ["annotate", photos, "-o", tmp_path / "maps", "-c", "canny", "-c", "lines"]
+    command += ["--set", "lines.detector=hough"]
     done = condkit(*command, "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

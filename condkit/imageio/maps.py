@@ -24,20 +24,26 @@ def encode_png(pixels: MapPixels | RgbImage) -> bytes:
     neighbour. It is several times faster than Pillow's default at about the same size.
 
     Args:
-        pixels: (H, W) grey or (H, W, 3) RGB, uint8 or uint16; grey stays one channel.
+        pixels: (H, W) grey or (H, W, 3) RGB, uint8 or uint16; grey stays one channel. Or
+            (H, W, 4) uint8, RGB and a mask, which becomes the PNG's alpha.
 
     Raises:
         MapError: if the pixels are of another shape or type, or there are none.
     """
     import cv2
 
-    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    if not fits or pixels.dtype not in (np.uint8, np.uint16) or pixels.size == 0:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    fits = pixels.ndim in (2, 3) and (
+        (channels == 4 and pixels.dtype == np.uint8)
+        or ((pixels.ndim == 2 or channels == 3) and pixels.dtype in (np.uint8, np.uint16))
+    )
+    if not fits or pixels.size == 0:
         raise MapError(
-            "a PNG holds (H, W) or (H, W, 3) pixels of uint8 or uint16, at least one; got "
-            f"{pixels.shape} of {pixels.dtype}"
+            "a PNG holds (H, W) or (H, W, 3) pixels of uint8 or uint16, or (H, W, 4) of uint8, at "
+            f"least one; got {pixels.shape} of {pixels.dtype}"
         )
-    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    ordered = cv2.cvtColor(pixels, order[channels]) if pixels.ndim == 3 else pixels
     settings = [
         cv2.IMWRITE_PNG_COMPRESSION,
         1,
@@ -74,11 +80,12 @@ def read_map(source: Path | bytes) -> MapPixels:
         source: The file, or its bytes.
 
     Returns:
-        (H, W) or (H, W, 3) RGB of uint8 or uint16, owned and writable. A map of 1, 2 or 4 bits
-        comes as uint8, its largest value as 255.
+        (H, W) or (H, W, 3) RGB of uint8 or uint16, or (H, W, 4) RGB and alpha of uint8, owned and
+        writable. A map of 1, 2 or 4 bits comes as uint8, its largest value as 255.
 
     Raises:
-        ImageError: if the file is no PNG, is broken, or holds a palette or transparency.
+        ImageError: if the file is no PNG, is broken, or holds a palette or transparency other than
+            RGB with alpha of 8 bits.
     """
     label = str(source) if isinstance(source, Path) else "map data"
     try:
@@ -93,11 +100,15 @@ def read_map(source: Path | bytes) -> MapPixels:
 
 
 def _map_pixels(data: bytes, picture: ImageFile) -> MapPixels:
+    raw = bitdepth.deep_colour(picture)
+    if picture.mode == "RGBA" and raw is None:
+        formats.load(picture)
+        return np.array(picture, dtype=np.uint8)
     if picture.mode not in ("1", "L", "I", "I;16", "RGB") or picture.has_transparency_data:
         raise ImageError(
-            f"has the pixel mode {picture.mode} or transparency; maps are grey or RGB without alpha"
+            f"has the pixel mode {picture.mode} or transparency; maps are grey, RGB, or RGB with "
+            "alpha of 8 bits"
         )
-    raw = bitdepth.deep_colour(picture)
     if raw is not None:
         low = load_deep(data, "", picture, raw)
         return bitdepth.samples_16(picture, low)

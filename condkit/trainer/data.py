@@ -23,6 +23,9 @@ from condkit.types import ConditionSpec, MapPixels, RgbImage
 Box = tuple[int, int, int, int]
 """Top, left, height, width in pixels."""
 
+HIDDEN = -1.0
+"""The hint value of pixels that a map's mask hides; outside of [0, 1], so no colour is like it."""
+
 _WORKERS = 2
 
 
@@ -65,7 +68,7 @@ class Example:
         use: How often the row was used before in this run.
         caption: The caption, or the empty string where it was dropped.
         pixels: (3, h, w) float32 in [-1, 1].
-        hint: (3, h, w) float32 in [0, 1], RGB.
+        hint: (3, h, w) float32 in [0, 1], RGB; `HIDDEN` where the map's mask hides the picture.
         picture_hw: Height and width of the row's picture, before the crop.
         box: Where the crop lay in the unflipped picture.
         flipped: Whether picture and map were mirrored after the crop.
@@ -189,11 +192,14 @@ def pixels_from_image(image: RgbImage) -> NDArray[np.float32]:
 def hint_from_map(pixels: MapPixels) -> NDArray[np.float32]:
     """A condition map as a ControlNet takes it: (3, H, W) float32 RGB in [0, 1].
 
-    Grey maps are repeated. Source: tutorial_dataset.py of lllyasviel/ControlNet, and diffusers'
-    StableDiffusionControlNetPipeline (`do_normalize=False`).
+    Grey maps are repeated. What a map's mask hides (0 in its fourth channel) is `HIDDEN` in all
+    three channels. Source: tutorial_dataset.py of lllyasviel/ControlNet, gradio_inpaint.py of its
+    1.1, and diffusers' StableDiffusionControlNetPipeline (`do_normalize=False`).
     """
-    rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    rgb = pixels[:, :, :3] if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
     unit = rgb.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    if pixels.shape[2:] == (4,):
+        unit[pixels[:, :, 3] == 0] = HIDDEN
     return np.ascontiguousarray(unit.transpose(2, 0, 1))
 
 

@@ -36,10 +36,12 @@ def picture_grid(rows: Sequence[Sequence[RgbImage]]) -> RgbImage:
 
 
 def map_picture(pixels: MapPixels) -> RgbImage:
-    """A condition map to look at: (H, W, 3) uint8."""
+    """A condition map to look at: (H, W, 3) uint8; what its mask hides is black."""
     scaled: NDArray[np.uint8] = (
         (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8)
     )
+    if scaled.shape[2:] == (4,):
+        return np.where(scaled[:, :, 3:] == 0, np.uint8(0), scaled[:, :, :3])
     rgb = scaled if scaled.ndim == 3 else np.repeat(scaled[:, :, None], 3, axis=2)
     return np.ascontiguousarray(rgb)
 

@@ -11,7 +11,7 @@ from condkit.trainer.base_model import BaseModel, load_base
 from condkit.trainer.checkpoint import saved_control_net
 from condkit.trainer.compute import Compute, resolve_compute
 from condkit.trainer.control_net import load_control_net
-from condkit.trainer.data import hint_from_map
+from condkit.trainer.data import HIDDEN, hint_from_map
 from condkit.trainer.generation import Painter, Sampling
 from condkit.trainer.run_folder import RunRecord, read_record
 from condkit.types import ConditionSpec, MapPixels, RgbImage
@@ -122,13 +122,21 @@ def checked_map(pixels: MapPixels, spec: ConditionSpec) -> MapPixels:
     """A map of a condition, grey where the condition is grey.
 
     Raises:
-        MapError: if it has colours and the condition has none, or another type.
+        MapError: if it has colours and the condition has none, lacks the mask or has one too many,
+            or is of another type.
     """
     if pixels.dtype != spec.dtype:
         raise MapError(
             f"expected a {spec.name} map of {spec.dtype}, got {pixels.dtype}; make the map with "
             f"condkit annotate --condition {spec.name}"
         )
+    if spec.channels == 4 and pixels.shape[2:] != (4,):
+        raise MapError(
+            f"expected an RGBA {spec.name} map, alpha 0 where the picture is hidden, got "
+            f"{'a grey' if pixels.ndim == 2 else 'an RGB'} picture without alpha"
+        )
+    if spec.channels != 4 and pixels.shape[2:] == (4,):
+        raise MapError(f"expected a {spec.name} map without alpha, got an RGBA picture")
     if pixels.ndim == 3 and spec.channels == 1:
         if not ((pixels == pixels[:, :, :1]).all()):
             raise MapError(
@@ -142,5 +150,7 @@ def checked_map(pixels: MapPixels, spec: ConditionSpec) -> MapPixels:
 
 
 def hint_padding(spec: ConditionSpec) -> float:
-    """The hint value of "nothing here", in [0, 1]."""
+    """The hint value of "nothing here", in [0, 1]; `HIDDEN` for maps with a mask."""
+    if spec.channels == 4:
+        return HIDDEN
     return spec.background / (255.0 if spec.dtype == "uint8" else 65535.0)

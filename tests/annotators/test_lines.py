@@ -12,6 +12,8 @@ from condkit.annotators.hough import HoughParams, detect
 from condkit.annotators.lines import draw
 from condkit.errors import ConfigError
 
+HOUGH = {"lines.detector": "hough"}
+
 
 def _polygon(points, size_hw=(128, 160)):
     image = np.full((*size_hw, 3), 220, np.uint8)
@@ -91,7 +93,7 @@ def test_drawn_lines_are_binary_one_pixel_wide_and_cut_at_the_border(segments):
 
 def test_the_map_tells_how_many_lines_it_has():
     image = _polygon(POLYGONS["rectangle"])
-    maps = Annotator(plan_annotation(["lines"]))([image, np.zeros_like(image)])
+    maps = Annotator(plan_annotation(["lines"], HOUGH))([image, np.zeros_like(image)])
     assert maps[0]["lines"].facts["lines"] == len(detect(image, HoughParams()).xyxy)
     assert maps[1]["lines"].facts == {"lines": 0}
     assert not maps[1]["lines"].pixels.any()
@@ -99,11 +101,15 @@ def test_the_map_tells_how_many_lines_it_has():
 
 def test_a_higher_score_leaves_fewer_lines(photograph):
     image = photograph("cn11_bedroom.jpg", (256, 320))
-    some, all_of_them = load("lines", min_score=0.9)(image), load("lines")(image)
+    by_hough = {"detector": "hough"}
+    some, all_of_them = (
+        load("lines", **by_hough, min_score=0.9)(image),
+        load("lines", **by_hough)(image),
+    )
     assert 0 < np.count_nonzero(some) < np.count_nonzero(all_of_them)
 
 
 @pytest.mark.parametrize("setting", ["min_length", "max_gap", "min_votes", "min_support"])
 def test_fractions_are_checked(setting):
     with pytest.raises(ConfigError, match=f"hough.{setting}: expected 0 to 1, got 3"):
-        plan_annotation(["lines"], {f"hough.{setting}": 3})
+        plan_annotation(["lines"], {**HOUGH, f"hough.{setting}": 3})

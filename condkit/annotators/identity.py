@@ -1,0 +1,29 @@
+"""The image as it is, for conditions that detect nothing: shuffle, tile, inpaint."""
+
+from __future__ import annotations
+
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+    NoParams,
+    PerImage,
+    Runtime,
+)
+from condkit.predictions import SourcePixels
+
+
+def _load(params: NoParams, runtime: Runtime) -> Detector:
+    return PerImage(SourcePixels)
+
+
+DETECTOR = DetectorDefinition(
+    spec=DetectorSpec(
+        name="identity",
+        summary="the image itself; nothing is detected",
+        source="the conditions of ControlNet 1.1 that are made of the picture alone",
+        yields=SourcePixels,
+    ),
+    params=NoParams,
+    load=_load,
+)
