@@ -224,7 +224,36 @@ def lines() -> list[Panel]:
     """Segments."""
     return [
         ("photograph", photograph("rocket")),
+        ("mlsd, tiny", made("lines", "rocket", detector="mlsd", weights="tiny")),
         ("hough", made("lines", "rocket", detector="hough")),
+    ]
+
+
+def shuffle() -> list[Panel]:
+    """The picture swirled."""
+    return [
+        ("photograph", photograph("coffee")),
+        ("seed=0", made("shuffle", "coffee", cell=96)),
+        ("seed=1", made("shuffle", "coffee", cell=96, seed=1)),
+    ]
+
+
+def tile() -> list[Panel]:
+    """The picture with less detail."""
+    return [
+        ("photograph", photograph("chelsea")),
+        ("down_sample=8", made("tile", "chelsea", down_sample=8)),
+    ]
+
+
+def inpaint() -> list[Panel]:
+    """The picture with a hidden part, black here."""
+    return [
+        ("photograph", photograph("astronaut")),
+        *(
+            (f"kind={kind}", made("inpaint", "astronaut", kind=kind)[:, :, :3])
+            for kind in ("rectangles", "strokes")
+        ),
     ]
 
 
@@ -296,6 +325,9 @@ PICTURES: tuple[Callable[[], list[Panel]], ...] = (
     openpose,
     hands,
     face,
+    shuffle,
+    tile,
+    inpaint,
 )
 
 
