@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from condkit.errors import ImageError
 
@@ -123,11 +123,27 @@ def load(picture: Image) -> None:
     Raises:
         ImageError: if the file ends early or its data is broken; never grey rows instead.
     """
+    if picture.format == "JPEG2000":
+        _refuse_unfinished_jpeg2000(picture)
     try:
         with _strictly():
             picture.load()
     except Exception as error:
         raise ImageError(f"cannot be decoded in full ({describe(error)})") from error
+
+
+def _refuse_unfinished_jpeg2000(picture: Image) -> None:
+    """OpenJPEG fills what is missing with zeros and does not say so."""
+    stream: Any = getattr(picture, "fp", None)
+    if stream is None:
+        return
+    place = stream.tell()
+    stream.seek(0)
+    data = stream.read()
+    stream.seek(place)
+    # Packets hold no 0xFF before a byte above 0x8F, so this is the end marker and nothing else.
+    if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\x93"):
+        raise ImageError("cannot be decoded in full (the end of its JPEG 2000 stream is missing)")
 
 
 def describe(error: Exception) -> str:
