@@ -130,7 +130,11 @@ def _stroke(
         to_x = min(max(round(x + length * math.cos(direction)), 0), width - 1)
         to_y = min(max(round(y + length * math.sin(direction)), 0), height - 1)
         ends = (x, y), (to_x, to_y)
-        yield lambda mask, ends=ends: cv2.line(mask, *ends, 1, thickness)  # type: ignore[misc]
+
+        def add(mask: Mask, ends: tuple[tuple[int, int], tuple[int, int]] = ends) -> None:
+            cv2.line(mask, *ends, [1], thickness)
+
+        yield add
         x, y = to_x, to_y
 
 

@@ -48,7 +48,7 @@ def noise_disk(
     height, width = size_hw
     coarse = generator.uniform(size=(height // cell + 2, width // cell + 2))
     whole = cv2.resize(coarse, (width + 2 * cell, height + 2 * cell), interpolation=cv2.INTER_CUBIC)
-    noise: NDArray[np.float64] = whole[cell : cell + height, cell : cell + width].copy()
+    noise = np.array(whole[cell : cell + height, cell : cell + width], np.float64)
     noise -= noise.min()
     largest = noise.max()
     return noise / largest if largest > 0 else np.full_like(noise, 0.5)
