@@ -33,7 +33,7 @@ def test_a_member_of_a_zip_behind_an_address_is_fetched(store, server, spec, lef
 
 
 @pytest.mark.parametrize(
-    "name", ["../../evil.onnx", "/tmp/evil.onnx", "a/../../evil.onnx", "C:\\evil.onnx"]
+    "name", ["../../evil.onnx", "/evil.onnx", "a/../../evil.onnx", "C:\\evil.onnx"]
 )
 def test_an_archive_cannot_write_outside_of_its_folder(tmp_path, put, name):
     archive = put(tmp_path / "in" / "here" / "a.zip", _zip({name: b"evil"}))
