@@ -176,3 +176,9 @@ def test_strips_give_what_the_whole_gives(height):
         strips = in_strips(layers, finish, pixels, reach=2)
     for one, other in zip(whole, strips, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_convolutions_in_groups_cannot_be_kept_exact():
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)).eval()
+    with pytest.raises(ValueError, match="in groups cannot be kept exact"):
+        pack(network, exact={"0"})

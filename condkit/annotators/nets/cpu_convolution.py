@@ -55,11 +55,15 @@ def pack(network: nn.Module, *, exact: Collection[str] = ()) -> None:
 
     Raises:
         KeyError: if a name in `exact` is no convolution of the network.
+        ValueError: if it is one in groups, whose input cannot be split.
     """
     names = {module: name for name, module in network.named_modules()}
     unknown = set(exact) - {n for m, n in names.items() if isinstance(m, nn.Conv2d)}
     if unknown:
         raise KeyError(f"no convolutions of this network: {sorted(unknown)}")
+    grouped = [n for m, n in names.items() if n in exact and getattr(m, "groups", 1) != 1]
+    if grouped:
+        raise ValueError(f"convolutions in groups cannot be kept exact: {grouped}")
     for parent in list(network.modules()):
         _pack_children(parent, {m for m, name in names.items() if name in exact})
     for module in network.modules():
