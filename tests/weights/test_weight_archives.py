@@ -71,3 +71,20 @@ def test_a_damaged_archive_is_a_reason(store, server, spec, left_behind):
 def test_only_web_addresses_are_taken():
     with pytest.raises(ValueError, match="ZipMember: expected an http or https address"):
         ZipMember("ftp://somewhere/a.zip", "*.onnx")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [(8, 99, "compression"), (6, 1, "encrypted")],
+    ids=["packed in an unknown way", "encrypted"],
+)
+def test_a_member_that_cannot_be_unpacked_is_an_error_with_the_reason(
+    tmp_path, put, offset, value, reason
+):
+    data = bytearray(_zip({"end2end.onnx": CONTENT}))
+    # The same field stands in the member's own header and, two bytes later, in the directory's.
+    data[offset] = value
+    data[data.index(b"PK\x01\x02") + offset + 2] = value
+    archive = put(tmp_path / "a.zip", bytes(data))
+    with pytest.raises(FetchError, match=reason):
+        extract(archive, "*.onnx", tmp_path / "member")
