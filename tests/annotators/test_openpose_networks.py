@@ -122,7 +122,7 @@ def _fake_body(people, scales):
         people: What it sees.
         scales: Input pixels per image pixel, (x, y).
     """
-    from condkit.annotators.pose.affinity import _CHANNELS, LIMBS
+    from condkit.annotators.pose.affinity import _CHANNELS, GROUPED_LIMBS
 
     def forward(pixels):
         height, width = (side // 8 for side in pixels.shape[2:])
@@ -134,7 +134,7 @@ def _fake_body(people, scales):
                 x, y = place[joint]
                 blob = body[joint, 2] * np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / 2)
                 maps[joint] = np.maximum(maps[joint], blob)
-            for (a, b), channel in zip(LIMBS, _CHANNELS, strict=True):
+            for (a, b), channel in zip(GROUPED_LIMBS, _CHANNELS, strict=True):
                 if body[a, 2] > 0 and body[b, 2] > 0:
                     way = place[b] - place[a]
                     length = max(np.hypot(*way), 1e-6)

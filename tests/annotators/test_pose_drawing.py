@@ -15,7 +15,6 @@ from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.pose.drawing import (
     HAND_EDGES,
     JOINT_COLOURS,
-    LIMBS,
     draw_people,
     stick_scale,
 )
@@ -28,6 +27,7 @@ from condkit.annotators.pose.rendering import (
     hands_map,
     pose_map,
 )
+from condkit.annotators.pose.skeleton import LIMBS
 from condkit.annotators.registry import get_condition
 from condkit.errors import ConfigError
 from condkit.predictions import People, Person

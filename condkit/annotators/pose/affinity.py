@@ -10,32 +10,13 @@ from numpy.typing import NDArray
 
 from condkit.annotators.pose.operators import Axis
 from condkit.annotators.pose.peaks import Peaks
+from condkit.annotators.pose.skeleton import LIMBS
 
 if TYPE_CHECKING:
     import torch
 
-LIMBS = (
-    (1, 2),
-    (1, 5),
-    (2, 3),
-    (3, 4),
-    (5, 6),
-    (6, 7),
-    (1, 8),
-    (8, 9),
-    (9, 10),
-    (1, 11),
-    (11, 12),
-    (12, 13),
-    (1, 0),
-    (0, 14),
-    (14, 16),
-    (0, 15),
-    (15, 17),
-    (2, 16),
-    (5, 17),
-)
-"""Pairs of joints in the order in which persons are put together."""
+GROUPED_LIMBS = (*LIMBS, (2, 16), (5, 17))
+"""Pairs of joints in the order in which persons are put together; ears help to find shoulders."""
 
 # The first of the two channels (x, y) of each limb's field.
 _CHANNELS = (12, 20, 14, 16, 22, 24, 0, 2, 4, 6, 8, 10, 28, 30, 34, 32, 36, 18, 26)
@@ -50,7 +31,7 @@ class Connections:
     """Pairs of candidates that a field connects, by limb, the surest first.
 
     Attributes:
-        limb: (C,) int64, place in `LIMBS`.
+        limb: (C,) int64, place in `GROUPED_LIMBS`.
         ends: (C, 2) int64, places in the peaks.
         score: (C,) float64, above 0.
     """
@@ -95,7 +76,7 @@ def _pairs(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     first = np.searchsorted(keys, np.arange(18 * images + 1))
     limbs, pairs = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)]
     for image in range(images):
-        for number, (a, b) in enumerate(LIMBS):
+        for number, (a, b) in enumerate(GROUPED_LIMBS):
             (a0, a1), (b0, b1) = (first[18 * image + j : 18 * image + j + 2] for j in (a, b))
             count = (a1 - a0) * (b1 - b0)
             if count:

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from condkit.annotators.pose.skeleton import LIMBS
 from condkit.predictions import People, Person
 from condkit.types import RgbImage
 
@@ -42,27 +43,6 @@ JOINT_COLOURS = (
     (255, 0, 85),
 )
 """RGB of the 18 joints; a limb has the colour of its own number."""
-
-LIMBS = (
-    (1, 2),
-    (1, 5),
-    (2, 3),
-    (3, 4),
-    (5, 6),
-    (6, 7),
-    (1, 8),
-    (8, 9),
-    (9, 10),
-    (1, 11),
-    (11, 12),
-    (12, 13),
-    (1, 0),
-    (0, 14),
-    (14, 16),
-    (0, 15),
-    (15, 17),
-)
-"""Pairs of joints, in drawing order."""
 
 HAND_EDGES = tuple(
     (0 if step == 0 else finger + step, finger + step + 1)

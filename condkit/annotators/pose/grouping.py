@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from condkit.annotators.pose.affinity import LIMBS, Connections
+from condkit.annotators.pose.affinity import GROUPED_LIMBS, Connections
 from condkit.annotators.pose.peaks import Peaks
 from condkit.predictions import BODY_JOINTS
 
@@ -64,7 +64,7 @@ def _join(
     groups: list[_Group], limb: int, a: int, b: int, score: list[float], value: float
 ) -> None:
     """Add one limb: to the person that has one of its joints, or to a new one."""
-    start, end = LIMBS[limb]
+    start, end = GROUPED_LIMBS[limb]
     having = [g for g in groups if g.peaks.get(start) == a or g.peaks.get(end) == b]
     if not having:
         if limb < _BEGINNERS:
