@@ -33,8 +33,8 @@ _PERSON = "yolox_m_8xb8-300e_humanart-c2c7a14a"
 WEIGHTS = {
     "person": WeightSpec(
         name=f"{_PERSON}.onnx",
-        sha256=None,
-        size=None,
+        sha256="3dea6513388889f0fff4b77bf7a26013600321b9eb9ceb0e9a400a82572f5f23",
+        size=101_400_344,
         licence="Apache-2.0 (code); Human-Art's annotations, which it learned from: non-commercial",
         commercial_use=None,
         origin="YOLOX-M by OpenMMLab, trained on COCO and Human-Art",
