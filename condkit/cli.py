@@ -337,11 +337,13 @@ def sample(
 ) -> None:
     """Generate a picture that follows a condition map."""
     from condkit import imageio
+    from condkit.trainer.run_folder import read_record
+    from condkit.trainer.sample import read_condition_map
     from condkit.trainer.sample import sample as generate
 
     pictures = generate(
         run,
-        imageio.decode(condition_image).image,
+        read_condition_map(condition_image, read_record(run).condition),
         prompt,
         negative_prompt=negative_prompt,
         steps=steps,

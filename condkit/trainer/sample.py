@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from condkit import imageio
 from condkit.errors import ConfigError, MapError
 from condkit.trainer.base_model import BaseModel, load_base
 from condkit.trainer.checkpoint import saved_control_net
@@ -74,7 +75,7 @@ def sample(
 
     Args:
         run: Folder of a training run.
-        condition_map: (H, W) or (H, W, 3) uint8 or uint16, as the dataset's maps are. A size that
+        condition_map: (H, W), (H, W, 3) or (H, W, 4) uint8 or uint16, as the dataset's maps are. A size that
             the model cannot have is padded with "nothing here" and the result cropped.
         prompt: What the picture should show.
         negative_prompt: What it should not show.
@@ -116,6 +117,21 @@ def sample(
             [prompt] * size, [hint] * size, list(seeds), sampling, padding=hint_padding(spec)
         )
     return pictures
+
+
+def read_condition_map(path: Path, spec: ConditionSpec) -> MapPixels:
+    """A condition map from a file, with the mask or the 16 bits that the condition has.
+
+    Args:
+        path: A PNG as condkit writes maps; where the map is plain 8-bit, any picture file.
+        spec: The condition.
+
+    Raises:
+        ImageError: if it cannot be decoded.
+    """
+    if spec.channels == 4 or spec.dtype == "uint16":
+        return imageio.read_map(path)
+    return imageio.decode(path).image
 
 
 def checked_map(pixels: MapPixels, spec: ConditionSpec) -> MapPixels:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from condkit import imageio
 from condkit.annotators.annotator import Annotator, plan_annotation
@@ -16,9 +18,12 @@ from condkit.annotators.inpaint import random_mask
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.shuffle import content_shuffle
 from condkit.annotators.tile import down_and_up
+from condkit.cli import app
 from condkit.datasets.reader import open_dataset
-from condkit.errors import ConfigError
+from condkit.errors import ConfigError, MapError
 from condkit.trainer.data import hint_from_map
+from condkit.trainer.grid import map_picture
+from condkit.trainer.sample import checked_map, hint_padding, read_condition_map
 
 
 def _noise(seed, height=96, width=128):
@@ -53,9 +58,10 @@ def test_the_same_picture_and_seed_give_the_same_map_and_others_another(conditio
 
 def test_a_tile_is_the_picture_or_a_coarser_one_of_its_size(shapes):
     assert np.array_equal(_map("tile", shapes).pixels, shapes)
-    coarse = _map("tile", shapes, down_sample=4).pixels.astype(int)
-    assert coarse.shape == shapes.shape
-    assert 2 < np.abs(coarse - shapes).mean() < 40
+    height, width = shapes.shape[:2]
+    small = cv2.resize(shapes, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    assert np.array_equal(_map("tile", shapes, down_sample=4).pixels, coarse)
     assert down_and_up(_noise(3, 1, 2000), 64).shape == (1, 2000, 3)
     with pytest.raises(ConfigError, match=r"tile\.down_sample: expected a factor from 1 to 64"):
         _map("tile", shapes, down_sample=0.5)
@@ -71,6 +77,14 @@ def test_a_mask_hides_the_share_it_is_asked_for_to_the_pixel(size_hw, kind, area
     mask = random_mask(size_hw, kind, area, np.random.default_rng(seed))
     assert mask.shape == size_hw
     assert np.count_nonzero(mask) == round(area * mask.size)
+
+
+@pytest.mark.parametrize("kind", ["rectangles", "strokes"])
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 2000), (64, 96)])
+@pytest.mark.parametrize("area", [0.0, 0.3, 1.0])
+def test_so_does_the_mask_of_a_strip_or_a_pixel(kind, size_hw, area):
+    mask = random_mask(size_hw, kind, area, np.random.default_rng(3))
+    assert mask.sum() == round(area * mask.size)
 
 
 def test_an_inpainting_map_is_the_picture_with_a_mask(shapes):
@@ -91,6 +105,27 @@ def test_hidden_pixels_are_minus_one_in_the_hint_as_in_the_public_checkpoint(sha
     expected = shapes.astype(np.float32) / 255
     expected[drawn.pixels[:, :, 3] == 0] = -1.0
     assert np.array_equal(hint, expected.transpose(2, 0, 1))
+    assert hint_padding(drawn.spec) == -1
+    assert map_picture(drawn.pixels).shape == shapes.shape
+
+
+def test_a_map_with_and_one_without_a_mask_are_not_mistaken_for_each_other(shapes, tmp_path):
+    drawn, tile = _map("inpaint", shapes), _map("tile", shapes)
+    assert np.array_equal(checked_map(drawn.pixels, drawn.spec), drawn.pixels)
+    with pytest.raises(MapError, match="got an RGB picture without alpha"):
+        checked_map(shapes, drawn.spec)
+    with pytest.raises(MapError, match="map without alpha"):
+        checked_map(drawn.pixels, tile.spec)
+    path = tmp_path / "map.png"
+    imageio.write_map(path, drawn.pixels)
+    assert np.array_equal(read_condition_map(path, drawn.spec), drawn.pixels)
+
+
+def test_a_map_of_16_bits_is_read_with_all_of_them(tmp_path):
+    (spec,) = plan_annotation(["depth"], {"depth.bits": 16}).specs
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30), dtype=np.uint16)
+    imageio.write_map(tmp_path / "map.png", pixels)
+    assert np.array_equal(read_condition_map(tmp_path / "map.png", spec), pixels)
 
 
 @pytest.mark.parametrize("format_", ["parquet", "imagefolder"])
@@ -142,6 +177,16 @@ def test_an_inpainting_dataset_keeps_its_masks_and_trains(format_, tmp_path_fact
     config = load_recipe("tiny-canny", settings)
     summary = train(config, tmp_path / "data", tmp_path / "run", device="cpu", dtype="fp32")
     assert np.isfinite(summary.loss)
+    imageio.write_map(tmp_path / "map.png", rows[0].maps["inpaint"])
+    made = CliRunner().invoke(
+        app,
+        [
+            *("sample", str(tmp_path / "run"), "--condition-image", str(tmp_path / "map.png")),
+            *("--prompt", "a red circle", "-o", str(tmp_path / "made.png"), "--steps", "1"),
+        ],
+    )
+    assert made.exit_code == 0, made.output
+    assert imageio.decode(tmp_path / "made.png").image.shape == (64, 64, 3)
 
 
 def test_specs_say_that_the_map_has_four_channels():
