@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -185,11 +186,18 @@ def _load(params: MlsdParams, runtime: Runtime) -> MlsdDetector:
     network = mlsd_maps(runtime.store.path(WEIGHTS[params.weights]), params.weights, runtime)
     device, _ = runtime.resolve()
     return MlsdDetector(
-        forward=runner(network, runtime, key=f"mlsd-{params.weights}"),
+        forward=runner(network, _exporting(runtime), key=f"mlsd-{params.weights}"),
         params=params,
         device=device,
         budget=Budget.on(device, "mlsd"),
     )
+
+
+def _exporting(runtime: Runtime) -> Runtime:
+    """OpenVINO rounds all layers alike, and these do not bear it: there `auto` is fp32."""
+    if runtime.backend == "openvino" and runtime.dtype == "auto":
+        return dataclasses.replace(runtime, dtype="fp32")
+    return runtime
 
 
 DETECTOR = DetectorDefinition(

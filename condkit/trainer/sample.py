@@ -75,8 +75,8 @@ def sample(
 
     Args:
         run: Folder of a training run.
-        condition_map: (H, W), (H, W, 3) or (H, W, 4) uint8 or uint16, as the dataset's maps are. A size that
-            the model cannot have is padded with "nothing here" and the result cropped.
+        condition_map: (H, W), (H, W, 3) or (H, W, 4) uint8 or uint16, as the dataset's maps are. A
+            size that the model cannot have is padded with "nothing here" and the result cropped.
         prompt: What the picture should show.
         negative_prompt: What it should not show.
         steps: DDIM steps.

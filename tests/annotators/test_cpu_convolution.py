@@ -182,3 +182,15 @@ def test_convolutions_in_groups_cannot_be_kept_exact():
     network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)).eval()
     with pytest.raises(ValueError, match="in groups cannot be kept exact"):
         pack(network, exact={"0"})
+
+
+def test_layers_kept_in_full_give_fp32_and_its_values():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    network.eval().requires_grad_(False)
+    inputs = torch.randn(1, 3, 20, 24)
+    first = network[:3](inputs)
+    pack(network, full=("0",))
+    assert network[0](inputs).dtype == torch.float32
+    assert torch.allclose(network[0](inputs), first, atol=1e-5)
+    assert network(inputs).dtype == torch.bfloat16

@@ -19,7 +19,7 @@ there (another build of torch), they do the same with plain calls.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,7 +41,7 @@ def suits(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype == torch.bfloat16
 
 
-def pack(network: nn.Module, *, exact: Collection[str] = ()) -> None:
+def pack(network: nn.Module, *, exact: Collection[str] = (), full: tuple[str, ...] = ()) -> None:
     """Make the convolutions and poolings of a network fast in bf16, in place.
 
     Inside every `nn.Sequential`, a `Conv2d` with the `BatchNorm2d` and the `ReLU` or `ReLU6` that
@@ -52,6 +52,8 @@ def pack(network: nn.Module, *, exact: Collection[str] = ()) -> None:
         network: In fp32 with its weights, in evaluation mode; only ever called without gradients.
         exact: Names of the convolutions whose input and weights are to keep 16 bits of precision
             instead of 8: the first, which sees the colours, costs next to nothing that way.
+        full: What the names of layers begin with that compute in fp32 and give fp32, fused all the
+            same: the part of a network that rounding would spoil.
 
     Raises:
         KeyError: if a name in `exact` is no convolution of the network.
@@ -65,13 +67,16 @@ def pack(network: nn.Module, *, exact: Collection[str] = ()) -> None:
     if grouped:
         raise ValueError(f"convolutions in groups cannot be kept exact: {grouped}")
     for parent in list(network.modules()):
-        _pack_children(parent, {m for m, name in names.items() if name in exact})
-    for module in network.modules():
-        if not isinstance(module, PackedConvolution) and not list(module.children()):
+        _pack_children(parent, names, exact, full)
+    for name, module in network.named_modules():
+        packed = isinstance(module, PackedConvolution)
+        if not packed and not name.startswith(full) and not list(module.children()):
             module.to(torch.bfloat16)
 
 
-def _pack_children(parent: nn.Module, exact: Collection[nn.Module]) -> None:
+def _pack_children(
+    parent: nn.Module, names: Mapping[nn.Module, str], exact: Collection[str], full: tuple[str, ...]
+) -> None:
     in_order = isinstance(parent, nn.Sequential)
     children = list(parent.named_children())
     for place, (name, child) in enumerate(children):
@@ -85,7 +90,10 @@ def _pack_children(parent: nn.Module, exact: Collection[nn.Module]) -> None:
             if follower in (norm, activation):
                 setattr(parent, follower_name, nn.Identity())
         folded = nn.utils.fusion.fuse_conv_bn_eval(child, norm) if norm is not None else child
-        setattr(parent, name, PackedConvolution(folded, activation, exact=child in exact))
+        whole = names[child]
+        dtype = torch.float32 if whole.startswith(full) else torch.bfloat16
+        packed = PackedConvolution(folded, activation, exact=whole in exact, dtype=dtype)
+        setattr(parent, name, packed)
 
 
 def _absorbed(followers: list[nn.Module]) -> tuple[nn.BatchNorm2d | None, nn.Module | None]:
@@ -110,11 +118,17 @@ def _is_2x2(pool: nn.MaxPool2d) -> bool:
 class PackedConvolution(nn.Module):
     """A convolution in bf16 with fp32 sums, its weights in oneDNN's own order.
 
-    Takes (N, C, H, W) of any floating type and layout, gives bf16, channels last.
+    Takes (N, C, H, W) of any floating type and layout, gives bf16 (or fp32, where it is told to
+    compute in that), channels last.
     """
 
     def __init__(
-        self, convolution: nn.Conv2d, activation: nn.Module | None = None, *, exact: bool = False
+        self,
+        convolution: nn.Conv2d,
+        activation: nn.Module | None = None,
+        *,
+        exact: bool = False,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         """Pack a layer.
 
@@ -124,9 +138,10 @@ class PackedConvolution(nn.Module):
             exact: Keep 16 bits of input and weights: both are split into two bf16 parts, and of
                 the four products all but the smallest are summed in fp32, by one convolution of
                 three times as many channels.
+            dtype: bf16, or fp32 for a layer that rounding would spoil.
         """
         super().__init__()
-        self.exact = exact
+        self.exact, self.dtype = exact, dtype
         self.attribute, self.numbers = _FUSED[type(activation)] if activation else ("none", [])
         assert not isinstance(convolution.padding, str)
         self.geometry = (
@@ -140,11 +155,11 @@ class PackedConvolution(nn.Module):
             high = weight.bfloat16()
             weight = torch.cat([weight, weight, weight - high.float()], dim=1)
         self.weight = nn.Parameter(
-            weight.bfloat16().contiguous(memory_format=torch.channels_last), requires_grad=False
+            weight.to(dtype).contiguous(memory_format=torch.channels_last), requires_grad=False
         )
         bias = convolution.bias
         self.bias = (
-            None if bias is None else nn.Parameter(bias.detach().bfloat16(), requires_grad=False)
+            None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False)
         )
         # Filled at the first call, which knows the size that the order should suit.
         self._packed: torch.Tensor | None = None
@@ -156,7 +171,7 @@ class PackedConvolution(nn.Module):
             inputs: (N, C, H, W) of any floating type and layout.
             base: Added to the sums before they are activated and rounded; of their shape.
         """
-        hidden = split_in_two(inputs) if self.exact else inputs.bfloat16()
+        hidden = split_in_two(inputs) if self.exact else inputs.to(self.dtype)
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         if not fused_calls_are_there() or hidden.device.type != "cpu":
             padding, stride, dilation, groups = self.geometry
@@ -180,7 +195,7 @@ class PackedConvolution(nn.Module):
             return done
         done = torch.ops.mkldnn._convolution_pointwise.binary(
             hidden,
-            base.bfloat16().contiguous(memory_format=torch.channels_last),
+            base.to(self.dtype).contiguous(memory_format=torch.channels_last),
             self._packed,
             self.bias,
             *self.geometry,

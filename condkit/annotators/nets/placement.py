@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 Network = TypeVar("Network", bound="torch.nn.Module")
 
 
-def place(network: Network, runtime: Runtime, *, exact: Collection[str] = ()) -> Network:
+def place(
+    network: Network,
+    runtime: Runtime,
+    *,
+    exact: Collection[str] = (),
+    full: tuple[str, ...] = (),
+) -> Network:
     """A network where and in what it will run, frozen, channels last.
 
     In bf16 on a CPU its layers are replaced by faster ones, see `cpu_convolution.pack`.
@@ -23,6 +29,7 @@ def place(network: Network, runtime: Runtime, *, exact: Collection[str] = ()) ->
         network: In fp32 on the CPU with its weights; changed in place.
         runtime: Says where, in what and by which backend.
         exact: Names of convolutions that keep their precision where that costs nothing.
+        full: What the names of layers begin with that stay in fp32 in packed networks.
     """
     import torch
 
@@ -31,7 +38,7 @@ def place(network: Network, runtime: Runtime, *, exact: Collection[str] = ()) ->
     device, dtype = runtime.resolve()
     network.eval().requires_grad_(False)
     if runtime.backend == "torch" and suits(device, dtype):
-        pack(network, exact=exact)
+        pack(network, exact=exact, full=full)
     else:
         network.to(device=device, dtype=dtype)
     network.to(memory_format=torch.channels_last)
