@@ -84,7 +84,7 @@ def export_run(
         raise OutputError(f"{output} exists; give another place, or --overwrite to replace it")
     state, config = _read(source, dtype)
     if format == "diffusers":
-        return _write_folder(run, record, source, output, state, dtype)
+        return _write_folder(run, record, source, output, state, config, dtype)
     return _write_file(record, output, state, config, dtype)
 
 
@@ -114,6 +114,7 @@ def _write_folder(
     source: Path,
     output: Path,
     state: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
     dtype: str,
 ) -> Exported:
     from safetensors.torch import save_file
@@ -128,7 +129,8 @@ def _write_folder(
         for name in shown:
             shutil.copyfile(run / name, temporary / name)
         size = (temporary / _WEIGHTS).stat().st_size
-        atomic.write_text(temporary / "README.md", write_model_card(run, record, shown))
+        card = write_model_card(run, record, shown, is_xl=_is_xl(config))
+        atomic.write_text(temporary / "README.md", card)
     return Exported(
         path=str(output),
         format="diffusers",
@@ -159,7 +161,7 @@ def _write_file(
             output.name,
         )
     # A1111 and ComfyUI read SDXL ControlNets under diffusers' names only.
-    is_xl = config.get("addition_embed_type") is not None
+    is_xl = _is_xl(config)
     if not is_xl:
         state = to_ldm(state, layers_per_block=int(config["layers_per_block"]))
     metadata = {
@@ -182,8 +184,12 @@ def _write_file(
     )
 
 
+def _is_xl(config: Mapping[str, Any]) -> bool:
+    return config.get("addition_embed_type") is not None
+
+
 def _family(config: Mapping[str, Any]) -> str:
-    if config.get("addition_embed_type") is not None:
+    if _is_xl(config):
         return "stable-diffusion-xl-v1-base"
     return {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2"}.get(
         int(config["cross_attention_dim"]), "condkit"

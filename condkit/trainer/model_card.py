@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from condkit import __version__
+from condkit.trainer.base_model import BUILT_IN
 from condkit.trainer.run_folder import RunFolder, RunRecord
 
 _SETTINGS = (
@@ -23,19 +24,22 @@ _SETTINGS = (
 )
 
 
-def write_model_card(run: Path, record: RunRecord, pictures: Sequence[str]) -> str:
+def write_model_card(
+    run: Path, record: RunRecord, pictures: Sequence[str], *, is_xl: bool = False
+) -> str:
     """The card as Markdown with the hub's YAML head.
 
     Args:
         run: Folder of the run.
         record: What the run is about.
         pictures: File names beside the card that it should show.
+        is_xl: Whether the base is SDXL, which has a pipeline of its own.
     """
     folder = RunFolder(run)
     return "\n".join(
         [
             *_head(record),
-            *_usage(record),
+            *_usage(record, is_xl),
             *_making(record, _read_json(folder.config)),
             *_figures(_read_json(folder.evaluation)),
             *[line for name in pictures for line in (f"![{Path(name).stem}]({name})", "")],
@@ -46,8 +50,9 @@ def write_model_card(run: Path, record: RunRecord, pictures: Sequence[str]) -> s
 def _head(record: RunRecord) -> Iterator[str]:
     yield from ("---", "library_name: diffusers", "tags:", "- controlnet", "- condkit")
     yield f"- {record.condition.name}"
-    # A folder of the trainer's own disk says nothing to others.
-    if record.base.count("/") == 1 and not Path(record.base).is_absolute():
+    # A folder of the trainer's own disk says nothing to others, nor does the built-in base.
+    is_hub_id = record.base.count("/") == 1 and not Path(record.base).is_absolute()
+    if is_hub_id and record.base != BUILT_IN:
         yield f"base_model: {json.dumps(record.base)}"
     yield from ("---", "", f"# ControlNet: {record.condition.name}", "")
     yield (
@@ -57,17 +62,23 @@ def _head(record: RunRecord) -> Iterator[str]:
     yield ""
 
 
-def _usage(record: RunRecord) -> Iterator[str]:
+def _usage(record: RunRecord, is_xl: bool) -> Iterator[str]:
     name = record.condition.name
+    pipeline = f"StableDiffusion{'XL' if is_xl else ''}ControlNetPipeline"
+    base = json.dumps(_base_name(record))
+    imported = ""
+    if record.base == BUILT_IN:
+        base = 'resolve_base("condkit/tiny")'
+        imported = "from condkit.trainer.base_model import resolve_base\n"
     yield from (
         "## Use",
         "",
         "```python",
-        "from diffusers import ControlNetModel, StableDiffusionControlNetPipeline",
+        f"{imported}from diffusers import ControlNetModel, {pipeline}",
         "",
         'control_net = ControlNetModel.from_pretrained("path/to/this/folder")',
-        "pipeline = StableDiffusionControlNetPipeline.from_pretrained(",
-        f"    {json.dumps(_base_name(record))}, controlnet=control_net",
+        f"pipeline = {pipeline}.from_pretrained(",
+        f"    {base}, controlnet=control_net",
         ")",
         "```",
         "",

@@ -63,8 +63,8 @@ def test_real_weights_give_controlnet_auxs_maps(name, reference, real_weights, p
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_bf16_is_within_two_levels_but_for_single_pixels(name, real_weights, photograph):
-    # It computes small differences of large numbers, for which bf16 has 8 bits: one pixel in a
-    # hundred at most is further off than two levels, and by seven at most.
+    # It computes small differences of large numbers, for which bf16 has 8 bits: one pixel in two
+    # hundred at most is further off than two levels, and by six at most.
     size_hw = PHOTOGRAPHS[name]
     image = photograph(name, size_hw)
     maps = [
@@ -72,9 +72,9 @@ def test_bf16_is_within_two_levels_but_for_single_pixels(name, real_weights, pho
         for dtype in ("fp32", "bf16")
     ]
     off = np.abs(maps[0].astype(int) - maps[1])
-    assert np.mean(off > 2) <= 0.01
-    assert off.max() <= 7
-    assert off.mean() <= 0.4
+    assert np.mean(off > 2) <= 0.005
+    assert off.max() <= 6
+    assert off.mean() <= 0.3
 
 
 @pytest.mark.parametrize("safe", [False, True])

@@ -139,3 +139,29 @@ def test_the_command_line_exports(trained, tmp_path):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["keys"] == "ldm"
     assert load_file(file)
+
+
+def test_the_card_of_an_sdxl_run_uses_sdxls_pipeline_and_the_file_keeps_diffusers_names(
+    dataset, xl_base, small_run, tmp_path
+):
+    run = tmp_path / "run"
+    train(small_run(run__steps="1"), dataset, run, base=str(xl_base), device="cpu", dtype="fp32")
+    export_run(run, tmp_path / "folder")
+    card = (tmp_path / "folder" / "README.md").read_text(encoding="utf-8")
+    assert "StableDiffusionXLControlNetPipeline.from_pretrained(" in card
+    file = tmp_path / "c.safetensors"
+    assert export_run(run, file, format="single-file").keys == "diffusers"
+    assert "controlnet_cond_embedding.conv_in.weight" in load_file(file)
+
+
+def test_the_cards_code_runs_for_the_built_in_base(dataset, small_run, tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "folder"
+    config = small_run(run__steps="1", data__resolution="64")
+    train(config, dataset, run, base="condkit/tiny", device="cpu", dtype="fp32")
+    export_run(run, folder, dtype="fp32")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "base_model:" not in card, "the hub has no such model"
+    code = card.split("```python")[1].split("```")[0].replace("path/to/this/folder", str(folder))
+    names: dict = {}
+    exec(code, names)
+    assert type(names["pipeline"]).__name__ == "StableDiffusionControlNetPipeline"
