@@ -7,6 +7,7 @@ turns call by call; medians count. On the CPU condkit runs in fp32, in what `--d
 with OpenVINO where that is installed; on CUDA in fp32 and bf16, with 1, 8 and 32 images per call.
 Where the weights folders lack a detector's weights, both run on the same random ones of the
 published size, and the table says so: that shows the speed, and that the arithmetic is the same.
+MiDaS, whose files differ, gets random weights of its own on each side: there only speed counts.
 Prints a table in Markdown; `--json FILE` writes the figures as well.
 """
 
@@ -36,7 +37,7 @@ from condkit.annotators.registry import available_detectors, get_detector
 from condkit.errors import ImageError, WeightsError
 from condkit.imageio import IMAGE_SUFFIXES, decode
 from condkit.types import RgbImage
-from condkit.weights import WeightStore
+from condkit.weights import AnyWeights, ModelSpec, WeightSpec, WeightStore
 
 Paths = Mapping[str, Path]
 Peer = Callable[[RgbImage], np.ndarray]
@@ -53,6 +54,8 @@ class Entry:
             detector as a function.
         settings: Of the condition, beside `detector`.
         random: Random networks of the published size, by the name of the weight file.
+        write: Saves a random model of several files below a folder, in the published layout; then
+            `theirs` has random weights of its own.
     """
 
     detector: str
@@ -60,6 +63,7 @@ class Entry:
     theirs: Callable[[Paths, str, int], Peer]
     settings: Mapping[str, Any] = field(default_factory=dict)
     random: Mapping[str, Callable[[], Mapping[str, torch.Tensor]]] = field(default_factory=dict)
+    write: Callable[[Path], None] | None = None
 
 
 def _at(side: int) -> dict[str, Any]:
@@ -133,6 +137,45 @@ def _openpose(paths: Paths, device: str, side: int) -> Peer:
     return lambda image: detector(image, **_at(side))
 
 
+def _bae(paths: Paths, device: str, side: int) -> Peer:
+    from condkit.annotators.nets.bae import bae_network
+
+    (path,) = paths.values()
+    network = bae_network()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    detector = network_class("normalbae", "NormalBaeDetector")(network.eval()).to(device)
+    return lambda image: detector(image, **_at(side))
+
+
+def _midas(paths: Paths, device: str, side: int) -> Peer:
+    torch.manual_seed(0)
+    kind = network_class("midas.midas.dpt_depth", "DPTDepthModel")
+    network = kind(path=None, backbone="vitb_rn50_384", non_negative=True).eval()
+    detector = network_class("midas", "MidasDetector")(network).to(device)
+    return lambda image: detector(image, **_at(side))
+
+
+def _bae_state() -> dict[str, torch.Tensor]:
+    from condkit.annotators.nets.bae import bae_network
+
+    torch.manual_seed(0)
+    return dict(bae_network().state_dict())
+
+
+def _write_midas(folder: Path) -> None:
+    """DPT-hybrid of the published size, random."""
+    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+
+    torch.manual_seed(0)
+    network = DPTForDepthEstimation(
+        DPTConfig(is_hybrid=True, neck_hidden_sizes=[256, 512, 768, 768])
+    )
+    target = folder / "Intel" / "dpt-hybrid-midas"
+    network.config.save_pretrained(target)
+    torch.save(network.state_dict(), target / "pytorch_model.bin")
+    DPTImageProcessor().save_pretrained(target)
+
+
 def _state(module: str, name: str, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = network_class(module, name)(*arguments, **options)
@@ -171,6 +214,9 @@ ENTRIES = (
     Entry("standard", "lineart", _standard),
     Entry("mlsd", "lines", _mlsd, {"weights": "tiny"}),
     Entry("openpose", "openpose", _openpose, random={"body_pose_model.pth": _body_state}),
+    # At one size; its own default is 384, theirs 512.
+    Entry("midas", "depth", _midas, {"detect_size": 512}, write=_write_midas),
+    Entry("bae", "normal", _bae, random={"scannet.pt": _bae_state}),
 )
 
 
@@ -245,10 +291,11 @@ def measured(
     """The rows of one detector; controlnet_aux comes first."""
     store, kind = store_for(entry, folder, arguments.weights_dir)
     plan = plan_for(entry)
-    paths = {file.name: store.path(file) for each in plan.weights for file in each.files}
+    files = [each for each in plan.weights if isinstance(each, WeightSpec)]
+    paths = {file.name: store.path(file) for file in files}
     peer = entry.theirs(paths, arguments.device, arguments.size)
     ways = [Way("controlnet_aux", lambda batch: [peer(image) for image in batch])]
-    for name, runtime, batch in runtimes(arguments.device, store, networks=bool(paths)):
+    for name, runtime, batch in runtimes(arguments.device, store, networks=bool(plan.weights)):
         ways.append(Way(f"condkit {name}", ours(entry, runtime), batch))
     return compare(entry.detector, kind, ways, images, arguments.repeats)
 
@@ -291,23 +338,33 @@ def store_for(entry: Entry, folder: Path, weights_dirs: Sequence[Path]) -> tuple
         return WeightStore(cache=cache), "none"
     real = WeightStore(overrides=tuple(weights_dirs), cache=cache, offline=True)
     try:
-        for file in needed:
-            real.path(file)
+        for weights in plan_for(entry).weights:
+            real.folder(weights) if isinstance(weights, ModelSpec) else real.path(weights)
     except WeightsError:
-        if not all(file.name in entry.random for file in needed):
+        if entry.write is None and not all(file.name in entry.random for file in needed):
             raise
     else:
         return real, "real"
-    specs = get_detector(entry.detector).spec.weights
+    if entry.write is not None:
+        entry.write(folder)
+    for name, make in entry.random.items():
+        torch.save(dict(make()), folder / name)
+    specs: Any = get_detector(entry.detector).spec.weights
     for name, spec in list(specs.items()):
-        if spec in needed:
-            path = folder / spec.name
-            torch.save(dict(entry.random[spec.name]()), path)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            specs[name] = dataclasses.replace(  # type: ignore[index]  # the dict behind it is ours
-                spec, sha256=digest, size=path.stat().st_size
-            )
+        specs[name] = _pinned(spec, folder)
     return WeightStore(overrides=(folder,), cache=cache, offline=True), "random"
+
+
+def _pinned(spec: AnyWeights, folder: Path) -> AnyWeights:
+    """The same weights, pinned to the files in `folder` where they are there."""
+    if isinstance(spec, ModelSpec):
+        files = tuple(_pinned(file, folder / spec.name) for file in spec.files)
+        return dataclasses.replace(spec, files=files)
+    path = folder / spec.name
+    if not path.is_file():
+        return spec
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dataclasses.replace(spec, sha256=digest, size=path.stat().st_size)
 
 
 if __name__ == "__main__":
