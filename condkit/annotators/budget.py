@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from condkit.device import free_memory, is_out_of_memory
 from condkit.errors import DeviceMemoryError
@@ -15,6 +17,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Shaped(Protocol):
+    """A picture at a network's working size."""
+
+    @property
+    def pixels(self) -> Any:  # noqa: ANN401 - numpy's or torch's
+        """An array of three channels."""
+        ...
+
+
+S = TypeVar("S", bound=Shaped)
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +89,30 @@ class Budget:
                     raise
                 self._shrink(len(chunk), pixels, error)
         return results
+
+    def run_by_shape(
+        self, items: Sequence[S], forward: Callable[[Sequence[S]], Sequence[R]]
+    ) -> list[R]:
+        """Send items of any shapes through a network; those of one shape go together.
+
+        Args:
+            items: With `pixels` of three channels.
+            forward: As for `run`; all items of a chunk are of one shape.
+
+        Returns:
+            The results in the items' order.
+
+        Raises:
+            DeviceMemoryError: if not even one item fits.
+        """
+        places: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, item in enumerate(items):
+            places[tuple(item.pixels.shape)].append(place)
+        results: dict[int, R] = {}
+        for shape, group in places.items():
+            done = self.run([items[place] for place in group], math.prod(shape) // 3, forward)
+            results |= zip(group, done, strict=True)
+        return [results[place] for place in range(len(items))]
 
     def _shrink(self, count: int, pixels: int, error: BaseException) -> None:
         if count == 1:

@@ -7,7 +7,6 @@ brought back to the image's own size on the device, and copied to the host once.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 
 from condkit.annotators.batching import Prepared, prepare, restore
 from condkit.annotators.budget import Budget
+from condkit.annotators.finite import require_finite
 from condkit.annotators.on_device import restore_on_device
-from condkit.errors import MapError
 from condkit.predictions import Prediction
 from condkit.types import RgbImage
 
@@ -58,20 +57,12 @@ class DenseDetector:
             MapError: if the network's output is not finite.
             DeviceMemoryError: if one image alone is too much for the device.
         """
-        found: dict[int, Prediction] = {}
-        by_shape: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
-        for item in prepare(images, self.detect_size, self.multiple):
-            by_shape[item.pixels.shape].append(item)
-        for (height, width, _), items in by_shape.items():
 
-            def run(chunk: Sequence[Prepared]) -> list[NDArray[np.float32]]:
-                return self._run(chunk, [images[item.index].shape[:2] for item in chunk])
+        def run(chunk: Sequence[Prepared]) -> list[NDArray[np.float32]]:
+            return self._run(chunk, [images[item.index].shape[:2] for item in chunk])
 
-            for item, values in zip(
-                items, self.budget.run(items, height * width, run), strict=True
-            ):
-                found[item.index] = self.to_prediction(values)
-        return [found[index] for index in range(len(images))]
+        prepared = prepare(images, self.detect_size, self.multiple)
+        return [self.to_prediction(values) for values in self.budget.run_by_shape(prepared, run)]
 
     def _run(
         self, chunk: Sequence[Prepared], sizes_hw: Sequence[tuple[int, int]]
@@ -83,11 +74,7 @@ class DenseDetector:
         with torch.inference_mode():
             pixels = stacked.to(self.device).permute(0, 3, 1, 2).float()
             values = self.forward(pixels).float()
-            if not bool(torch.isfinite(values).all()):
-                raise MapError(
-                    f"{self.name}: the network's output is not finite; try --dtype fp32, and if "
-                    "that does not help, the weight file is damaged"
-                )
+            require_finite(values, f"{self.name}: the network's output")
             inner = [item.inner_hw for item in chunk]
             if self.device.type == "cpu":
                 return [

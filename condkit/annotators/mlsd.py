@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +14,7 @@ from condkit.annotators.backends import runner
 from condkit.annotators.base import DetectorDefinition, DetectorSpec, Runtime, require
 from condkit.annotators.batching import Prepared, prepare
 from condkit.annotators.budget import Budget
-from condkit.errors import MapError
+from condkit.annotators.finite import require_finite
 from condkit.predictions import LineSegments, Prediction
 from condkit.types import RgbImage
 from condkit.weights import HubFile, UrlFile, WeightSpec
@@ -111,16 +110,12 @@ class MlsdDetector:
             MapError: if the network's output is not finite.
             DeviceMemoryError: if one image alone is too much for the device.
         """
-        found: dict[int, LineSegments] = {}
-        by_shape: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
-        for item in prepare(images, self.params.detect_size, _MULTIPLE):
-            by_shape[item.pixels.shape].append(item)
-        for (height, width, _), items in by_shape.items():
-            ready = self.budget.run(items, height * width, self._run)
-            for item, (ends, scores) in zip(items, ready, strict=True):
-                size_hw = images[item.index].shape[:2]
-                found[item.index] = _in_image(ends, scores, item.inner_hw, size_hw)
-        return [found[index] for index in range(len(images))]
+        prepared = prepare(images, self.params.detect_size, _MULTIPLE)
+        found = self.budget.run_by_shape(prepared, self._run)
+        return [
+            _in_image(ends, scores, item.inner_hw, image.shape[:2])
+            for (ends, scores), item, image in zip(found, prepared, images, strict=True)
+        ]
 
     def _run(self, chunk: Sequence[Prepared]) -> list[Found]:
         """Segments at the working size; one copy to the device, one back."""
@@ -131,11 +126,7 @@ class MlsdDetector:
         stacked = torch.from_numpy(np.stack([item.pixels for item in chunk]))
         with torch.inference_mode():
             maps = self.forward(stacked.to(self.device).permute(0, 3, 1, 2).float())
-            if not bool(torch.isfinite(maps).all()):
-                raise MapError(
-                    "mlsd: the network's output is not finite; try --dtype fp32, and if that does "
-                    "not help, the weight file is damaged"
-                )
+            require_finite(maps, "mlsd: the network's output")
             found = segments(maps, min_score=self.params.score, min_length=self.params.length)
             counts = [len(scores) for _, scores in found]
             table = torch.cat([torch.cat([e, s[:, None]], 1) for e, s in found]).cpu().numpy()

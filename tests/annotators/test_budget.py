@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -62,3 +64,26 @@ def test_other_errors_are_not_taken_for_memory():
 
     with pytest.raises(RuntimeError, match="do not fit"):
         Budget("hed", 100).run([0, 1], 1, forward)
+
+
+@dataclass
+class Item:
+    number: int
+    pixels: np.ndarray
+
+
+@given(
+    st.lists(st.sampled_from([(4, 6, 3), (6, 4, 3), (8, 8, 3)]), max_size=20), st.integers(1, 200)
+)
+def test_items_of_any_shapes_come_back_in_order_and_only_like_ones_go_together(shapes, allowed):
+    items = [Item(number, np.zeros(shape)) for number, shape in enumerate(shapes)]
+    chunks = []
+
+    def forward(chunk):
+        chunks.append(chunk)
+        return [item.number for item in chunk]
+
+    assert Budget("x", allowed).run_by_shape(items, forward) == list(range(len(shapes)))
+    for chunk in chunks:
+        assert len({item.pixels.shape for item in chunk}) == 1
+        assert len(chunk) == 1 or sum(item.pixels.size // 3 for item in chunk) <= allowed

@@ -246,7 +246,7 @@ def test_scores_that_are_not_finite_are_an_error(loaded):
         budget=detector.budget,
         framing=detector.framing,
     )
-    with pytest.raises(MapError, match="broken: the network's scores are not finite"):
+    with pytest.raises(MapError, match="broken: the network's output is not finite"):
         broken([_noise(8, 64, 64)])
 
 

@@ -111,6 +111,16 @@ def test_bf16_finds_much_the_same(load):
     assert np.mean(full == half) > 0.9
 
 
+def test_an_output_that_is_not_finite_is_an_error_and_no_empty_map(store):
+    definition = get_detector("sam2")
+    params = definition.params(points_per_side=8)
+    broken = definition.load(params, Runtime("cpu", "fp32", store=store))
+    for parameter in broken.network.mask_decoder.iou_prediction_head.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(MapError, match="sam2: the network's output is not finite"):
+        broken([_picture(3, 64, 64)])
+
+
 def test_nothing_good_enough_is_an_empty_map_that_says_so(store):
     settings = {"segments.iou_threshold": 1.0, "segments.points_per_side": 2}
     with Annotator(plan_annotation(["segments"], settings), Runtime("cpu", store=store)) as maker:

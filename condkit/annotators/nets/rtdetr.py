@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from condkit.annotators.budget import Budget
+from condkit.annotators.finite import require_finite
 from condkit.annotators.nets.pretrained import load_pretrained
 from condkit.annotators.nets.semantic import half_precision
 from condkit.annotators.nets.yolox import Boxes
-from condkit.errors import MapError
 from condkit.types import RgbImage
 
 _SIDE = 640
@@ -97,11 +97,7 @@ class RtDetr:
             outputs = self.network(values)
             scores = outputs.logits.float().sigmoid()[..., _PERSON]
             both = torch.cat([outputs.pred_boxes.float(), scores[..., None]], dim=-1).cpu()
-        if not bool(torch.isfinite(both).all()):
-            raise MapError(
-                "RT-DETR's output is not finite; try --dtype fp32, and if that does not help, the "
-                "weight file is damaged"
-            )
+        require_finite(both, "RT-DETR's output")
         return [(each[:, :4], each[:, 4]) for each in both]
 
 

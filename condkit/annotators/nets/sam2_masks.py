@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from condkit.annotators.finite import require_finite
 from condkit.annotators.budget import Budget
 from condkit.annotators.nets.pretrained import load_pretrained, read_normalisation
 from condkit.annotators.nets.resampling import bilinear
@@ -192,6 +193,8 @@ class Sam2Detector:
         """The masks at some points that are good and stable."""
         found = self.network(image_embeddings=embeddings, input_points=points[None, :, None])
         scores = found.iou_scores.flatten()
+        # A NaN is above no threshold: the picture would come out without a segment.
+        require_finite(scores, "sam2: the network's output")
         good = scores > self.choice.iou_threshold
         logits = found.pred_masks.flatten(0, 2)[good].float()
         covered = tuple(

@@ -7,7 +7,6 @@ comes to the host is one number per pixel of the image.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from condkit.annotators.budget import Budget
+from condkit.annotators.finite import require_finite
 from condkit.annotators.nets.class_maps import class_map
-from condkit.errors import MapError
 from condkit.predictions import ClassLabels, Prediction
 from condkit.types import RgbImage
 
@@ -124,17 +123,10 @@ class SemanticDetector:
             MapError: if the network's scores are not finite.
             DeviceMemoryError: if one image alone is too much for the device.
         """
-        found: dict[int, Prediction] = {}
-        by_shape: dict[tuple[int, ...], list[Framed]] = defaultdict(list)
-        for index, image in enumerate(images):
-            item = frame(image, index, self.framing)
-            by_shape[tuple(item.pixels.shape)].append(item)
+        framed = [frame(image, index, self.framing) for index, image in enumerate(images)]
         sizes_hw = [image.shape[:2] for image in images]
-        for (_, height, width), items in by_shape.items():
-            maps = self.budget.run(items, height * width, lambda chunk: self._run(chunk, sizes_hw))
-            for item, ids in zip(items, maps, strict=True):
-                found[item.index] = ClassLabels(ids, self.palette)
-        return [found[index] for index in range(len(images))]
+        maps = self.budget.run_by_shape(framed, lambda chunk: self._run(chunk, sizes_hw))
+        return [ClassLabels(ids, self.palette) for ids in maps]
 
     def _run(
         self, chunk: Sequence[Framed], sizes_hw: Sequence[tuple[int, int]]
@@ -143,11 +135,7 @@ class SemanticDetector:
         stacked = torch.stack([item.pixels for item in chunk])
         with torch.inference_mode():
             scores = self.network(stacked.to(self.device).float())
-            if not bool(torch.isfinite(scores).all()):
-                raise MapError(
-                    f"{self.name}: the network's scores are not finite; try --dtype fp32, and if "
-                    "that does not help, the weight file is damaged"
-                )
+            require_finite(scores, f"{self.name}: the network's output")
             maps = [
                 class_map(
                     one,

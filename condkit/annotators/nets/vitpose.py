@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from condkit.annotators.budget import Budget
+from condkit.annotators.finite import require_finite
 from condkit.annotators.nets.pretrained import load_pretrained, read_normalisation
 from condkit.annotators.nets.rtdetr import RtDetr
 from condkit.annotators.nets.semantic import half_precision
 from condkit.annotators.pose.person_crops import cut_out, in_image, region_around
 from condkit.annotators.pose.wholebody import COCO_JOINTS, body_from_coco
-from condkit.errors import MapError, WeightsError
+from condkit.errors import WeightsError
 from condkit.predictions import People, Person, Prediction
 from condkit.types import RgbImage
 
@@ -136,11 +137,7 @@ class VitPose:
             values = values.contiguous(memory_format=torch.channels_last)
             heat = self.network(values, **self._expert(len(crops))).heatmaps.float()
             points = peaks(heat).cpu().numpy()
-        if not np.isfinite(points).all():
-            raise MapError(
-                "ViTPose's output is not finite; try --dtype fp32, and if that does not help, the "
-                "weight file is damaged"
-            )
+        require_finite(points, "ViTPose's output")
         map_hw = int(heat.shape[2]), int(heat.shape[3])
         return [(each, map_hw) for each in points]
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from condkit.annotators.batching import Prepared, prepare
+from condkit.annotators.batching import prepare
 from condkit.annotators.budget import Budget
+from condkit.annotators.finite import require_finite
 from condkit.annotators.pose.boxes import face_square, hand_squares
 from condkit.annotators.pose.crops import cut, placed, resized
 from condkit.annotators.pose.drawing import Points
@@ -22,7 +23,6 @@ from condkit.annotators.pose.operators import STRIDE, blurred, upsampling
 from condkit.annotators.pose.parser import parse
 from condkit.annotators.pose.part_peaks import face_peaks, hand_peaks
 from condkit.annotators.pose.parts import PartsParams, only_wanted
-from condkit.errors import MapError
 from condkit.predictions import FACE_POINTS, HAND_POINTS, People, Person, Prediction
 from condkit.types import RgbImage
 
@@ -75,15 +75,13 @@ class OpenPose:
 
     def _bodies(self, images: Sequence[RgbImage]) -> list[list[Points]]:
         """Images of one shape go through the network together; of one size, through the parser."""
-        maps: dict[int, torch.Tensor] = {}
         geometry: dict[tuple[tuple[int, int], tuple[int, ...]], list[int]] = defaultdict(list)
-        by_shape: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
-        for item in prepare(images, self.detect_size, STRIDE, fill=_GREY):
-            by_shape[item.pixels.shape].append(item)
+        prepared = prepare(images, self.detect_size, STRIDE, fill=_GREY)
+        for item in prepared:
             geometry[item.inner_hw, images[item.index].shape[:2]].append(item.index)
-        for items in by_shape.values():
-            results = self._run("body", [item.pixels for item in items])
-            maps |= {item.index: result for item, result in zip(items, results, strict=True)}
+        maps = self.budget.run_by_shape(
+            prepared, lambda chunk: self._forward("body", [item.pixels for item in chunk])
+        )
         bodies: dict[int, list[Points]] = {}
         for (inner, size), indices in geometry.items():
             bodies |= self._parsed(maps, indices, inner, (size[0], size[1]))
@@ -91,7 +89,7 @@ class OpenPose:
 
     def _parsed(
         self,
-        maps: dict[int, torch.Tensor],
+        maps: Sequence[torch.Tensor],
         indices: list[int],
         inner: tuple[int, int],
         size: tuple[int, int],
@@ -146,22 +144,20 @@ class OpenPose:
         for (person, square, _), points in zip(crops, peaks, strict=True):
             person.parts["face"] = placed(points, square)
 
-    def _run(self, part: str, pixels: Sequence[RgbImage]) -> list[torch.Tensor]:
-        """Heat maps of pictures of one shape, on the device."""
+    def _run(self, part: str, crops: Sequence[RgbImage]) -> list[torch.Tensor]:
+        """Heat maps of crops of one shape, on the device."""
+        height, width = _hw(crops[0])
+        return self.budget.run(crops, height * width, lambda chunk: self._forward(part, chunk))
+
+    def _forward(self, part: str, chunk: Sequence[RgbImage]) -> list[torch.Tensor]:
+        """One network on pictures of one shape."""
         import torch
 
-        def forward(chunk: Sequence[RgbImage]) -> Sequence[torch.Tensor]:
-            stacked = torch.from_numpy(np.stack(chunk)).to(self.device)
-            with torch.inference_mode():
-                maps = self.networks[part](stacked.permute(0, 3, 1, 2).float())
-                if not bool(torch.isfinite(maps).all()):
-                    raise MapError(
-                        f"openpose: the {part} network's output is not finite; try --dtype fp32, "
-                        "and if that does not help, the weight file is damaged"
-                    )
-            return list(maps)
-
-        return self.budget.run(pixels, pixels[0].shape[0] * pixels[0].shape[1], forward)
+        stacked = torch.from_numpy(np.stack(chunk)).to(self.device)
+        with torch.inference_mode():
+            maps = self.networks[part](stacked.permute(0, 3, 1, 2).float())
+            require_finite(maps, f"openpose: the {part} network's output")
+        return list(maps)
 
 
 @dataclass(slots=True)
