@@ -210,11 +210,11 @@ def test_zoedepths_images_do_not_vote_together(random_store):
     pixels = pixels.permute(0, 3, 1, 2).float()
     bias = network.model.metric_head.heads.mlp_classifier.linear2.bias
     with torch.inference_mode():
-        logits = network.model(network._normalised(pixels)).domain_logits
+        logits = network.model(network.normalised(pixels)).domain_logits
         # Between the images' leanings, so that some go indoors and some outdoors.
         leanings = (logits[:, 0] - logits[:, 1]).sort().values
         bias[0] -= (leanings[3] + leanings[4]) / 2
-        logits = network.model(network._normalised(pixels)).domain_logits
+        logits = network.model(network.normalised(pixels)).domain_logits
         assert len(logits.argmax(1).unique()) == 2
         together = network(pixels)
         alone = torch.cat([network(one[None]) for one in pixels])

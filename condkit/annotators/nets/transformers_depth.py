@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from condkit.annotators.nets.pretrained import load_pretrained, read_normalisation
+from condkit.annotators.nets.normalised import Normalised
+from condkit.annotators.nets.pretrained import load_pretrained
 from condkit.errors import WeightsError
 
 # The first fusion layer of DPT has no second input, so this part of it is never run, and published
@@ -25,24 +26,8 @@ _MULTIPLYING = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 _NORMALISING = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 
 
-class DepthNetwork(nn.Module):
-    """A depth model that takes pixels as they are.
-
-    Attributes:
-        model: transformers' model.
-        mean: (1, 3, 1, 1), of the colours in [0, 1] that it was trained on.
-        std: (1, 3, 1, 1), likewise.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, model: Any, folder: Path) -> None:  # noqa: ANN401 - untyped package
-        """Take a model in float32 on the CPU and the normalisation that its folder names."""
-        super().__init__()
-        self.model = model
-        for name, values in zip(("mean", "std"), read_normalisation(folder), strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+class DepthNetwork(Normalised):
+    """A depth model that takes pixels as they are."""
 
     def prepared(self, device: torch.device, dtype: torch.dtype) -> DepthNetwork:
         """Itself, on the device, in channels-last layout, multiplying in `dtype`.
@@ -67,11 +52,6 @@ class DepthNetwork(nn.Module):
         """Those whose result is the depth."""
         return ()
 
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, 3, h, w) RGB in [0, 255] as the model wants it."""
-        values = (pixels / 255 - self.mean) / self.std
-        return values.contiguous(memory_format=torch.channels_last)
-
 
 class DptDepth(DepthNetwork):
     """DPT, hybrid or plain, at any size; transformers' own forward takes squares alone.
@@ -90,7 +70,7 @@ class DptDepth(DepthNetwork):
         """
         model, config = self.model, self.model.config
         size = {"interpolate_pos_encoding": True} if config.is_hybrid else {}
-        embedded = model.dpt.embeddings(self._normalised(pixels), **size)
+        embedded = model.dpt.embeddings(self.normalised(pixels), **size)
         hidden = embedded.last_hidden_states
         features = list(embedded.intermediate_activations or ())
         wanted = config.backbone_out_indices[len(features) :]
@@ -121,7 +101,7 @@ class DepthAnything(DepthNetwork):
         Returns:
             (N, h, w) float32, at least 0.
         """
-        found: torch.Tensor = self.model(self._normalised(pixels)).predicted_depth
+        found: torch.Tensor = self.model(self.normalised(pixels)).predicted_depth
         return found
 
     def _last_layers(self) -> tuple[nn.Module, ...]:
@@ -153,7 +133,7 @@ class ZoeDepth(DepthNetwork):
         Returns:
             (N, h, w) float32 metres.
         """
-        inputs = self._normalised(pixels)
+        inputs = self.normalised(pixels)
         if self.flip:
             inputs = torch.cat([inputs, inputs.flip(3)])
         found: torch.Tensor = self.model(inputs).predicted_depth
@@ -224,7 +204,7 @@ class DepthPro(DepthNetwork):
         Returns:
             (N, side, side) float32, 1/metre.
         """
-        outputs = self.model(self._normalised(pixels))
+        outputs = self.model(self.normalised(pixels))
         found: torch.Tensor = outputs.predicted_depth
         if outputs.field_of_view is not None:
             half = torch.deg2rad(outputs.field_of_view.float()) / 2

@@ -18,7 +18,8 @@ from condkit.annotators.backends import runner
 from condkit.annotators.base import Runtime
 from condkit.annotators.budget import Budget
 from condkit.annotators.nets.class_maps import semantic_scores
-from condkit.annotators.nets.pretrained import load_pretrained, read_normalisation
+from condkit.annotators.nets.normalised import Normalised
+from condkit.annotators.nets.pretrained import load_pretrained
 from condkit.annotators.nets.semantic import Framing, SemanticDetector, half_precision
 from condkit.annotators.palettes import palette_of_weights
 from condkit.errors import WeightsError
@@ -36,24 +37,8 @@ _MAY_HAVE = (
 _TASK_TOKENS = (49406, 518, 10549, 533, 29119, 1550, 49407)
 
 
-class ClassScores(nn.Module):
-    """A segmentation model that takes pixels as they are.
-
-    Attributes:
-        model: transformers' model.
-        mean: (1, 3, 1, 1), of RGB in [0, 1] in its training.
-        std: (1, 3, 1, 1), likewise.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, model: Any, folder: Path) -> None:  # noqa: ANN401 - untyped package
-        """Take a model in float32 on the CPU and the normalisation that its folder names."""
-        super().__init__()
-        self.model = model
-        for name, values in zip(("mean", "std"), read_normalisation(folder), strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+class ClassScores(Normalised):
+    """A segmentation model that takes pixels as they are."""
 
     @property
     def classes(self) -> int:
@@ -71,10 +56,6 @@ class ClassScores(nn.Module):
         """What computes in half precision; the rest stays in float32."""
         part: nn.Module = self.model
         return part
-
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        values = (pixels / 255 - self.mean) / self.std
-        return values.contiguous(memory_format=torch.channels_last)
 
 
 class OneFormerScores(ClassScores):
@@ -114,7 +95,7 @@ class OneFormerScores(ClassScores):
             (N, C, h / 4, w / 4) float32.
         """
         model = self.model.model
-        features = model.pixel_level_module(self._normalised(pixels), False)
+        features = model.pixel_level_module(self.normalised(pixels), False)
         found = model.transformer_module(
             multi_scale_features=features.decoder_features,
             mask_features=features.decoder_last_feature,
@@ -150,7 +131,7 @@ class Mask2FormerScores(ClassScores):
             (N, C, h, w) float32: the masks are brought to the input's size before they become
             probabilities, as its authors do; transformers brings all to 384x384, which stretches.
         """
-        found = self.model(self._normalised(pixels), output_auxiliary_logits=False)
+        found = self.model(self.normalised(pixels), output_auxiliary_logits=False)
         size_hw = int(pixels.shape[2]), int(pixels.shape[3])
         return semantic_scores(found.class_queries_logits, found.masks_queries_logits, size_hw)
 
@@ -182,7 +163,7 @@ class EomtScores(ClassScores):
             (N, C, h, w) float32.
         """
         along = 2 if pixels.shape[2] > pixels.shape[3] else 3
-        normalised = self._normalised(pixels)
+        normalised = self.normalised(pixels)
         starts = window_starts(int(pixels.shape[along]), self.window)
         if len(starts) == 1:
             return self._window(normalised)
@@ -226,7 +207,7 @@ class SegformerScores(ClassScores):
         Returns:
             (N, C, h / 4, w / 4) float32.
         """
-        logits: torch.Tensor = self.model(self._normalised(pixels)).logits
+        logits: torch.Tensor = self.model(self.normalised(pixels)).logits
         return logits
 
 
@@ -252,7 +233,7 @@ class UperNetScores(ClassScores):
         """
         model = self.model
         dtype = next(model.parameters()).dtype
-        features = model.backbone(self._normalised(pixels).to(dtype)).feature_maps
+        features = model.backbone(self.normalised(pixels).to(dtype)).feature_maps
         logits: torch.Tensor = model.decode_head(features).float()
         return logits
 
