@@ -31,11 +31,11 @@ import torch
 from paired import Row, Run, Way, as_json, compare, machine, table
 
 from condkit.annotators.annotator import AnnotationPlan, Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.registry import available_detectors, get_detector
 from condkit.errors import ImageError, WeightsError
 from condkit.imageio import IMAGE_SUFFIXES, decode
+from condkit.runtime import Runtime
 from condkit.types import RgbImage
 from condkit.weights import AnyWeights, ModelSpec, WeightSpec, WeightStore
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.errors import ImageError
 from condkit.imageio import IMAGE_SUFFIXES, decode
+from condkit.runtime import Runtime
 from condkit.types import RgbImage
 from condkit.weights import WeightStore
 

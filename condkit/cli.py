@@ -29,9 +29,9 @@ from condkit.errors import CondkitError, ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from condkit.annotators.annotator import AnnotationPlan
-    from condkit.annotators.base import Runtime
     from condkit.captions.base import Captioner
     from condkit.pipeline import Progress, RunSummary
+    from condkit.runtime import Runtime
 
 SHOWN_REJECTIONS = 10
 """Rejected inputs that are named on the terminal; the file has them all."""
@@ -536,7 +536,7 @@ def _runtime(
     offline: bool,
     backend: Backend = Backend.torch,
 ) -> Runtime:
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
 
     store = weight_store(weights_dir, offline=offline)
     return Runtime(device=device, dtype=dtype.value, backend=backend.value, store=store)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from condkit import scenes
 from condkit.annotators.annotator import plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.captions import make_captioner
 from condkit.errors import ConfigError
 from condkit.report import Figure, Pair, Report, write_report
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 if TYPE_CHECKING:

@@ -177,6 +177,12 @@ class Transform:
             raise ConfigError(f"transform {dict(values)!r} does not fit: {error}") from error
 
 
+def unchanged(hw: Size) -> Transform:
+    """The transform that keeps every pixel of a picture of size `hw`."""
+    height, width = hw
+    return Transform(source_hw=hw, crop_xyxy=(0, 0, width, height), size_hw=hw)
+
+
 def fit_square(image: RgbImage, size: int) -> tuple[RgbImage, Transform]:
     """The middle square of an image at `size` x `size` pixels, never stretched.
 

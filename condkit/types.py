@@ -5,7 +5,7 @@ Arrays are numpy, height first. Nothing here imports a network library.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -144,9 +144,15 @@ class SourceFile:
     """One input file of a run.
 
     Attributes:
-        path: Where the file is.
+        path: Where the file is; for a picture inside an archive or a table, that one's place.
         relative: Its name below the root that was asked for, forward slashes; unique in a run.
+        beside: The names of the other files in its folder that share its stem (`cat.txt`,
+            `cat.jpg.json`), sorted; None where nobody has looked.
+        fields: What the source says of it apart from its pixels: the columns of its row, the
+            texts of its sample by suffix without the dot (`txt`, `caption`, `json`).
     """
 
     path: Path
     relative: str
+    beside: tuple[str, ...] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)

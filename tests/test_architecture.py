@@ -18,6 +18,8 @@ SHARED = BASE | {
     "imageio",
     "weights",
     "device",
+    "budget",
+    "runtime",
 }
 PARTS = {"annotators", "captions", "datasets"}
 PIPELINE = {"pipeline"}

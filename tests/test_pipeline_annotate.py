@@ -19,10 +19,10 @@ import pytest
 import condkit
 from condkit import imageio, pipeline
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.datasets.lock import locked
 from condkit.errors import ConfigError, OutputError
 from condkit.pipeline import annotating
+from condkit.runtime import Runtime
 
 CANNY = plan_annotation(["canny"])
 BOTH = plan_annotation(["canny", "scribble"], {"scribble.detector": "xdog"})
@@ -394,7 +394,7 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 from condkit import pipeline
-from condkit.annotators.base import Runtime
+from condkit.runtime import Runtime
 
 plan = runpy.run_path(plans)["PLAN"]
 sys.addaudithook(watch)
@@ -459,9 +459,9 @@ def test_a_run_that_failed_before_its_first_map_binds_nobody_to_its_settings(tmp
     import cv2
 
     from condkit.annotators.annotator import plan_annotation
-    from condkit.annotators.base import Runtime
     from condkit.errors import WeightsError
     from condkit.pipeline import annotate
+    from condkit.runtime import Runtime
     from condkit.weights import WeightStore
 
     photo, output = tmp_path / "cat.png", tmp_path / "maps"

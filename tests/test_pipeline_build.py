@@ -21,12 +21,12 @@ import pytest
 import condkit
 from condkit import imageio, pipeline
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.captions import make_captioner
 from condkit.datasets.lock import locked
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, OutputError
 from condkit.pipeline import building
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 PLAN = plan_annotation(["canny", "scribble"], {"scribble.detector": "xdog"})
@@ -273,7 +273,7 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 from condkit import pipeline
-from condkit.annotators.base import Runtime
+from condkit.runtime import Runtime
 from condkit.captions import make_captioner
 
 plan = runpy.run_path(plans)["PLAN"]

@@ -9,7 +9,10 @@ from typing import Self
 
 import numpy as np
 
-from condkit.annotators.base import Detector, DetectorDefinition, Runtime
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+)
 from condkit.annotators.draws import generator, image_key
 from condkit.annotators.planning import (
     AnnotationPlan,
@@ -20,6 +23,7 @@ from condkit.annotators.planning import (
 from condkit.device import free_memory
 from condkit.errors import ConfigError, DependencyError, MapError
 from condkit.predictions import Prediction
+from condkit.runtime import Runtime
 from condkit.types import ConditionMap, RgbImage
 
 __all__ = [

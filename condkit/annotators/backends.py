@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from condkit.annotators.base import Runtime
 from condkit.errors import ConfigError, DependencyError, OutputError
+from condkit.runtime import Runtime
 
 if TYPE_CHECKING:
     import torch

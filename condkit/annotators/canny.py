@@ -16,11 +16,11 @@ from condkit.annotators.base import (
     NoParams,
     PerImage,
     Renderer,
-    Runtime,
     require,
 )
 from condkit.annotators.draws import generator, image_key
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.types import ConditionMap, ConditionSpec, RgbImage
 
 

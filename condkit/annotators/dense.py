@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.batching import Prepared, prepare, restore
-from condkit.annotators.budget import Budget
 from condkit.annotators.finite import require_finite
 from condkit.annotators.on_device import restore_on_device
+from condkit.budget import Budget
 from condkit.predictions import Prediction
 from condkit.types import RgbImage
 

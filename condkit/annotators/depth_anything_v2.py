@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from condkit.annotators.base import DetectorDefinition, DetectorSpec, Runtime, require
+from condkit.annotators.base import (
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
 from condkit.annotators.dense import DenseDetector
 from condkit.predictions import InverseDepth
+from condkit.runtime import Runtime
 from condkit.weights import hub_model
 
 _ORIGIN = "Depth Anything V2 by its authors (Yang et al.), in transformers' format"

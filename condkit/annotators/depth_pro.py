@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+)
 from condkit.annotators.framed import FramedDepth, StretchedDepth, square_margins
 from condkit.predictions import MetricDepth
+from condkit.runtime import Runtime
 from condkit.weights import hub_model
 
 WEIGHTS = {

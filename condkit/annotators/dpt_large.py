@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from condkit.annotators.base import DetectorDefinition, DetectorSpec, Runtime, require
+from condkit.annotators.base import (
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
 from condkit.annotators.dense import DenseDetector
 from condkit.predictions import InverseDepth
+from condkit.runtime import Runtime
 from condkit.weights import hub_model
 
 WEIGHTS = {

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+)
 from condkit.annotators.pose.parts import SHARED_PARTS, PartsParams, require_a_part
 from condkit.annotators.pose.persons import require_possible_persons
 from condkit.predictions import People
+from condkit.runtime import Runtime
 from condkit.weights import HubFile, WeightSpec
 
 _REVISION = "1a7144101628d69ee7a3768d1ee3a094070dc388"

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+)
 from condkit.predictions import ClassLabels
+from condkit.runtime import Runtime
 from condkit.weights import hub_model
 
 _ORIGIN = "EoMT with DINOv2 ViT-L by TU Eindhoven (Kerssies et al.), trained on "

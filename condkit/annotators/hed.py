@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from condkit.annotators.backends import runner
-from condkit.annotators.base import DetectorDefinition, DetectorSpec, Runtime, require
-from condkit.annotators.budget import Budget
+from condkit.annotators.base import (
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
 from condkit.annotators.dense import DenseDetector
+from condkit.budget import Budget
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.weights import HubFile, WeightSpec, WheelFile
 
 # The public maps were made at sides that are multiples of 64, so those are never padded here.

@@ -17,10 +17,10 @@ from condkit.annotators.base import (
     DetectorDefinition,
     DetectorSpec,
     PerImage,
-    Runtime,
     require,
 )
 from condkit.predictions import LineSegments
+from condkit.runtime import Runtime
 from condkit.types import RgbImage
 
 _SECTORS = 8

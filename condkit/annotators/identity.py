@@ -8,9 +8,9 @@ from condkit.annotators.base import (
     DetectorSpec,
     NoParams,
     PerImage,
-    Runtime,
 )
 from condkit.predictions import SourcePixels
+from condkit.runtime import Runtime
 
 
 def _load(params: NoParams, runtime: Runtime) -> Detector:

@@ -15,13 +15,13 @@ from condkit.annotators.base import (
     DetectorSpec,
     NoParams,
     Renderer,
-    Runtime,
     require,
 )
-from condkit.annotators.budget import Budget
 from condkit.annotators.dense import DenseDetector
 from condkit.annotators.softedge import to_levels
+from condkit.budget import Budget
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.types import ConditionMap, ConditionSpec
 from condkit.weights import HubFile, WeightSpec
 

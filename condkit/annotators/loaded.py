@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.annotator import Annotator, PlannedCondition, Predictions, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.draws import image_key
 from condkit.annotators.licensing import require_commercial_use
 from condkit.errors import ConfigError
 from condkit.predictions import Prediction
+from condkit.runtime import Runtime
 from condkit.types import ConditionMap, ConditionSpec, MapPixels, RgbImage
 from condkit.weights import WeightStore
 

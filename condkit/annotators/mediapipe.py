@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime, require
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
 from condkit.annotators.nets.mediapipe_weights import HANDS, POSE
 from condkit.annotators.pose.parts import PartsParams, require_a_part
 from condkit.errors import ConfigError, WeightsError
 from condkit.predictions import People
+from condkit.runtime import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.backends import runner
-from condkit.annotators.base import DetectorDefinition, DetectorSpec, Runtime, require
+from condkit.annotators.base import (
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
 from condkit.annotators.batching import Prepared, prepare
-from condkit.annotators.budget import Budget
 from condkit.annotators.finite import require_finite
+from condkit.budget import Budget
 from condkit.predictions import LineSegments, Prediction
+from condkit.runtime import Runtime
 from condkit.types import RgbImage
 from condkit.weights import HubFile, UrlFile, WeightSpec
 

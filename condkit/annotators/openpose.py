@@ -10,13 +10,13 @@ from condkit.annotators.base import (
     DetectorDefinition,
     DetectorSpec,
     Renderer,
-    Runtime,
     require,
 )
-from condkit.annotators.budget import Budget
 from condkit.annotators.pose.parts import SHARED_PARTS, PartsParams, require_a_part
 from condkit.annotators.pose.rendering import SUFFIXES, PoseDrawing, SurePoseDrawing, pose_map
+from condkit.budget import Budget
 from condkit.predictions import People
+from condkit.runtime import Runtime
 from condkit.types import ConditionMap, ConditionSpec
 from condkit.weights import HubFile, WeightSpec
 

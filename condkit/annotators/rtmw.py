@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+)
 from condkit.annotators.pose.parts import SHARED_PARTS, PartsParams, require_a_part
 from condkit.annotators.pose.persons import require_possible_persons
 from condkit.predictions import People
+from condkit.runtime import Runtime
 from condkit.weights import WeightSpec, ZipMember
 
 _PROJECTS = "https://download.openmmlab.com/mmpose/v1/projects"

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime, require
-from condkit.annotators.budget import Budget
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
+from condkit.budget import Budget
 from condkit.predictions import Segments
+from condkit.runtime import Runtime
 from condkit.weights import hub_model
 
 _ORIGIN = "SAM 2.1 by Meta (Ravi et al.)"

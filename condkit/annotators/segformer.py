@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime, require
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
 from condkit.predictions import ClassLabels
+from condkit.runtime import Runtime
 from condkit.weights import hub_model
 
 _LICENCE = "NVIDIA Source Code License for SegFormer (research and evaluation)"

@@ -11,10 +11,10 @@ from condkit.annotators.base import (
     DetectorDefinition,
     DetectorSpec,
     PerImage,
-    Runtime,
     require,
 )
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.types import RgbImage
 
 # The typical line is drawn at half of the full strength, and one that is fainter than this, in grey

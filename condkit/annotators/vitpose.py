@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime
-from condkit.annotators.budget import Budget
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+)
 from condkit.annotators.pose.persons import require_possible_persons
+from condkit.budget import Budget
 from condkit.predictions import People
+from condkit.runtime import Runtime
 from condkit.weights import ModelSpec, hub_model
 
 

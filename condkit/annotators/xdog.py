@@ -11,10 +11,10 @@ from condkit.annotators.base import (
     DetectorDefinition,
     DetectorSpec,
     PerImage,
-    Runtime,
     require,
 )
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.types import RgbImage
 
 

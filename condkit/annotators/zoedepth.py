@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from condkit.annotators.base import Detector, DetectorDefinition, DetectorSpec, Runtime, require
+from condkit.annotators.base import (
+    Detector,
+    DetectorDefinition,
+    DetectorSpec,
+    require,
+)
 from condkit.annotators.framed import FramedDepth, Margins
 from condkit.predictions import MetricDepth
+from condkit.runtime import Runtime
 from condkit.weights import hub_model
 
 WEIGHTS = {

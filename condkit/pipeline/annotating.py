@@ -13,12 +13,11 @@ from typing import Any
 
 from condkit import geometry, imageio
 from condkit.annotators.annotator import AnnotationPlan, Annotator, Predictions
-from condkit.annotators.base import Runtime
 from condkit.datasets.encoded import EncodedMap
 from condkit.datasets.lock import locked
 from condkit.datasets.manifest import write_rejected
 from condkit.datasets.maps_folder import MapsFolder
-from condkit.datasets.sources import Scan, scan
+from condkit.datasets.sources.walk import Scan, scan
 from condkit.errors import ConfigError, ImageError
 from condkit.pipeline import streaming
 from condkit.pipeline.encoding import data_columns, encode_maps
@@ -29,6 +28,7 @@ from condkit.pipeline.execution import (
     default_batch_size,
 )
 from condkit.pipeline.runs import Meter, OnProgress, RunSummary, default_workers
+from condkit.runtime import Runtime
 from condkit.types import Rejection, RgbImage, SourceFile
 
 

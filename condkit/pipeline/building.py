@@ -9,7 +9,6 @@ from pathlib import Path
 
 from condkit import atomic
 from condkit.annotators.annotator import AnnotationPlan, Annotator
-from condkit.annotators.base import Runtime
 from condkit.captions.base import Captioner
 from condkit.datasets import manifest
 from condkit.datasets.card import write_card
@@ -20,7 +19,7 @@ from condkit.datasets.lock import locked
 from condkit.datasets.planning import BuildPlan, PlannedInput, hash_file, plan_inputs
 from condkit.datasets.resuming import check_same_environment, check_same_plan
 from condkit.datasets.shards import ShardCommitter
-from condkit.datasets.sources import scan
+from condkit.datasets.sources.walk import scan
 from condkit.datasets.workspace import ShardFile, ShardRecord, Workspace
 from condkit.errors import ConfigError, DatasetError
 from condkit.pipeline import streaming
@@ -33,6 +32,7 @@ from condkit.pipeline.execution import (
 )
 from condkit.pipeline.rows import RowMaker
 from condkit.pipeline.runs import Meter, OnProgress, RunSummary, default_workers
+from condkit.runtime import Runtime
 from condkit.types import Rejection
 
 _log = logging.getLogger(__name__)

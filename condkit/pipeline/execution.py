@@ -6,8 +6,8 @@ from typing import Any
 
 from condkit.annotators.annotator import AnnotationPlan
 from condkit.annotators.backends import backend_version
-from condkit.annotators.base import Runtime
 from condkit.errors import ConfigError
+from condkit.runtime import Runtime
 from condkit.weights import AnyWeights, ModelSpec, WeightStore
 
 _BATCH_ON_CPU = 4

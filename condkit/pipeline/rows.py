@@ -27,9 +27,11 @@ class Picture:
         image: (H, W, 3) uint8 RGB.
         original_hw: Height and width of the upright input.
         notes: What decoding did.
+        transform: What was done to its upright pixels.
     """
 
     image: RgbImage
+    transform: geometry.Transform
     original_hw: tuple[int, int]
     notes: tuple[str, ...]
 
@@ -80,10 +82,11 @@ class RowMaker:
         decoded = imageio.decode_or_reject(data, item.relative)
         if isinstance(decoded, Rejection):
             return decoded
-        image = decoded.image
-        if self.size is not None:
-            image, _ = geometry.fit_square(image, self.size)
-        return Picture(image, decoded.original_hw, decoded.notes)
+        if self.size is None:
+            image, transform = decoded.image, geometry.unchanged(decoded.original_hw)
+        else:
+            image, transform = geometry.fit_square(decoded.image, self.size)
+        return Picture(image, transform, decoded.original_hw, decoded.notes)
 
     def predict(
         self, items: Sequence[PlannedInput], pictures: Sequence[Picture]
@@ -128,7 +131,10 @@ class RowMaker:
                 "height": height,
                 "original_width": picture.original_hw[1],
                 "original_height": picture.original_hw[0],
+                "transform": json.dumps(picture.transform.as_dict()),
                 "notes": ", ".join(picture.notes),
+                "captioner": self.captioner.name,
+                "scores": "{}",
                 "facts": json.dumps(facts, allow_nan=False),
             },
         )

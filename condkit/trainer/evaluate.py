@@ -13,10 +13,10 @@ from typing import Any
 
 from condkit import atomic
 from condkit.annotators.annotator import AnnotationPlan, Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.datasets.reader import PairedDataset, open_dataset
 from condkit.errors import ConfigError, DatasetError
 from condkit.imageio import encode_png
+from condkit.runtime import Runtime
 from condkit.settings import choose
 from condkit.trainer.compute import resolve_compute
 from condkit.trainer.data import PairedRow, hint_from_map

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from condkit.annotators.annotator import AnnotationPlan, Annotator, plan_annotation
-from condkit.annotators.base import PerImage, Runtime, Sharing
+from condkit.annotators.base import (
+    PerImage,
+    Sharing,
+)
 from condkit.annotators.registry import get_detector
 from condkit.errors import ConfigError, DependencyError, MapError, UnknownNameError
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.types import ConditionMap, MapData
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -10,9 +10,9 @@ import torch
 from condkit.annotators import backends, load
 from condkit.annotators.annotator import Annotator, plan_annotation
 from condkit.annotators.backends import runner
-from condkit.annotators.base import Runtime
 from condkit.errors import ConfigError, DependencyError
 from condkit.pipeline.execution import arithmetic
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 

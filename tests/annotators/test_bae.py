@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.nets.bae import bae_network, load_bae, unit_normals
 from condkit.annotators.nets.state import read_state_dict
 from condkit.annotators.normal import CONDITION, BaeMapParams
 from condkit.annotators.registry import get_detector
 from condkit.errors import WeightsError
+from condkit.runtime import Runtime
 
 CPU = torch.device("cpu")
 

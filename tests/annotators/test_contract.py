@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from condkit.annotators.annotator import Annotator, Predictions, plan_annotation
-from condkit.annotators.base import Runtime, field_names
+from condkit.annotators.base import field_names
 from condkit.annotators.registry import (
     available_conditions,
     available_detectors,
@@ -27,6 +27,7 @@ from condkit.predictions import (
     SourcePixels,
     SurfaceNormals,
 )
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 NETWORK_SIZE = 64

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condkit.annotators.batching import restore
-from condkit.annotators.budget import Budget
 from condkit.annotators.dense import DenseDetector
 from condkit.annotators.on_device import restore_on_device
+from condkit.budget import Budget
 from condkit.predictions import EdgeStrength
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from condkit import imageio, pipeline
 from condkit.annotators.annotator import plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.depth import (
     CONDITION,
     DepthParams,
@@ -29,6 +28,7 @@ from condkit.captions import make_captioner
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError
 from condkit.predictions import InverseDepth, MetricDepth
+from condkit.runtime import Runtime
 from condkit.trainer.data import hint_from_map
 
 SCENES = hnp.arrays(

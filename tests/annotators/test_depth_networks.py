@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from condkit.annotators.base import Runtime
 from condkit.annotators.framed import square_margins
 from condkit.annotators.nets.transformers_depth import (
     load_depth_anything,
@@ -27,6 +26,7 @@ from condkit.annotators.registry import get_detector
 from condkit.annotators.zoedepth import border
 from condkit.errors import ConfigError, WeightsError
 from condkit.predictions import InverseDepth, MetricDepth
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 CPU = torch.device("cpu")

@@ -19,8 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
-from condkit.annotators.budget import Budget
 from condkit.annotators.dwpose import DwposeParams
 from condkit.annotators.nets.onnx_session import load_onnx, provider_for
 from condkit.annotators.nets.onnx_whole_body import load_whole_body
@@ -30,7 +28,9 @@ from condkit.annotators.pose.person_crops import cut_out, in_image, region_aroun
 from condkit.annotators.pose.wholebody import body_from_coco, person_from_whole_body
 from condkit.annotators.registry import get_detector
 from condkit.annotators.rtmw import RtmwParams
+from condkit.budget import Budget
 from condkit.errors import ConfigError, DependencyError, MapError, WeightsError
+from condkit.runtime import Runtime
 
 CPU = Runtime("cpu", "fp32")
 WRITERS = runpy.run_path(str(Path(__file__).parent / "random_weights" / "onnx_networks.py"))

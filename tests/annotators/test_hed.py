@@ -8,11 +8,11 @@ import torch
 
 from condkit.annotators import load
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.aux_networks import hed_network, network_class
 from condkit.annotators.nets.hed import load_hed
 from condkit.annotators.registry import get_detector
 from condkit.errors import MapError, WeightsError
+from condkit.runtime import Runtime
 
 # Name and a size whose sides are multiples of 64, as controlnet_aux needs them.
 PHOTOGRAPHS = {

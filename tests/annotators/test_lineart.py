@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.lineart import inverted_levels
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.nets.instance_norm import InstanceNorm
 from condkit.annotators.nets.lineart import load_lineart, load_lineart_anime
 from condkit.annotators.registry import get_condition, get_detector
 from condkit.errors import ConfigError, WeightsError
+from condkit.runtime import Runtime
 
 
 def _noise(seed, height, width):

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.mediapipe import MediapipeParams
 from condkit.annotators.nets.mediapipe_tasks import load_landmarker
 from condkit.annotators.pose.hand_owners import Hand, with_hands
@@ -23,6 +22,7 @@ from condkit.annotators.registry import get_condition, get_detector
 from condkit.errors import ConfigError, WeightsError
 from condkit.imageio import decode
 from condkit.predictions import Person
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 WHEEL = {
@@ -191,7 +191,7 @@ _SCRIPT = """
     import numpy as np
     {before}
     from condkit.annotators.annotator import Annotator, plan_annotation
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
     from condkit.weights import WeightStore
     store = WeightStore(overrides=(Path(sys.argv[1]),), offline=True)
     made = Annotator(plan_annotation(["openpose"], {settings!r}), Runtime("cpu", store=store))

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.lines import draw
 from condkit.annotators.mlsd import clip
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.registry import get_detector
 from condkit.errors import MapError
+from condkit.runtime import Runtime
 
 PHOTOGRAPHS = {
     "cn11_bedroom.jpg": (384, 512),

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.normal import (
     CONDITION,
@@ -23,6 +22,7 @@ from condkit.annotators.normal import (
 )
 from condkit.errors import ConfigError
 from condkit.predictions import InverseDepth, SurfaceNormals
+from condkit.runtime import Runtime
 
 SIDE = 384
 NORMAL_MAPS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))

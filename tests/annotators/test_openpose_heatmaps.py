@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from condkit.annotators.budget import Budget
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.openpose import OpenPoseParams
 from condkit.annotators.pose.drawing import JOINT_COLOURS, draw_people
@@ -21,6 +20,7 @@ from condkit.annotators.pose.estimation import OpenPose
 from condkit.annotators.pose.parser import parse
 from condkit.annotators.pose.rendering import PoseDrawing, pose_map
 from condkit.annotators.registry import get_condition
+from condkit.budget import Budget
 from condkit.imageio import decode
 
 CPU = torch.device("cpu")

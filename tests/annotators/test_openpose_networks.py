@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
-from condkit.annotators.budget import Budget
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.nets.openpose import load_network
 from condkit.annotators.openpose import OpenPoseParams
@@ -20,7 +18,9 @@ from condkit.annotators.pose.estimation import OpenPose
 from condkit.annotators.pose.parser import parse
 from condkit.annotators.pose.part_peaks import face_peaks, hand_peaks
 from condkit.annotators.registry import get_detector
+from condkit.budget import Budget
 from condkit.errors import ConfigError, MapError, WeightsError
+from condkit.runtime import Runtime
 
 CPU = torch.device("cpu")
 FP32 = Runtime("cpu", "fp32")

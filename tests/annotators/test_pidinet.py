@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional as F
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.nets.pidinet import (
     PidinetEdges,
@@ -16,6 +15,7 @@ from condkit.annotators.nets.pidinet import (
 )
 from condkit.annotators.registry import get_detector
 from condkit.errors import WeightsError
+from condkit.runtime import Runtime
 
 # Name and a size whose sides are multiples of 64, as controlnet_aux needs them.
 PHOTOGRAPHS = {

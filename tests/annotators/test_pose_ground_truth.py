@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.imageio import decode
+from condkit.runtime import Runtime
 
 # OpenPose's joints that are COCO's, in COCO's order, and COCO's spread of each.
 COCO = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from condkit import doctor, pipeline
 from condkit.annotators import LoadedCondition
 from condkit.annotators.annotator import AnnotationPlan, Annotator, plan_annotation
-from condkit.annotators.base import PerImage, Runtime
+from condkit.annotators.base import PerImage
 from condkit.annotators.registry import (
     available_conditions,
     available_detectors,
@@ -32,6 +32,7 @@ from condkit.annotators.registry import (
 from condkit.captions import make_captioner
 from condkit.errors import ConfigError, DeviceMemoryError
 from condkit.predictions import ClassLabels, EdgeStrength
+from condkit.runtime import Runtime
 from condkit.types import ConditionMap
 from condkit.weights import WeightStore
 

@@ -11,7 +11,6 @@ import pytest
 
 from condkit.annotators import load
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.registry import (
     available_conditions,
     available_detectors,
@@ -20,6 +19,7 @@ from condkit.annotators.registry import (
 )
 from condkit.errors import ConfigError
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 NETWORK_SIZE = 64

@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as st_numpy
 
 from condkit.annotators import load
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.registry import get_condition
 from condkit.annotators.scribble import RidgeParams, ThresholdParams
 from condkit.annotators.strokes import (
@@ -27,6 +26,7 @@ from condkit.annotators.strokes import (
 )
 from condkit.errors import ConfigError
 from condkit.predictions import EdgeStrength
+from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
 DETECTORS = get_condition("scribble").detectors

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from condkit.annotators.base import NoParams
-from condkit.annotators.budget import Budget
 from condkit.annotators.nets.semantic import Framing, SemanticDetector
 from condkit.annotators.palettes import palette
 from condkit.annotators.planning import plan_annotation
 from condkit.annotators.registry import get_condition
 from condkit.annotators.seg import class_statistics, label_image
+from condkit.budget import Budget
 from condkit.imageio import decode, read_map
 from condkit.predictions import ClassLabels
 

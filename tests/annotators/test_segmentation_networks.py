@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as tvF
 
-from condkit.annotators.base import Runtime, field_names
+from condkit.annotators.base import field_names
 from condkit.annotators.nets.class_maps import class_map, semantic_scores
 from condkit.annotators.nets.semantic import Framing, SemanticDetector, frame
 from condkit.annotators.nets.transformers_segmentation import (
@@ -26,6 +26,7 @@ from condkit.annotators.nets.transformers_segmentation import (
 )
 from condkit.annotators.registry import get_detector
 from condkit.errors import ConfigError, MapError, WeightsError
+from condkit.runtime import Runtime
 
 NETWORKS = ("oneformer", "mask2former", "eomt", "segformer", "upernet")
 

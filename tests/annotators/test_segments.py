@@ -12,7 +12,6 @@ from PIL import Image
 from torch.nn import functional as F
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.resampling import bilinear
 from condkit.annotators.nets.sam2_masks import Masks, point_grid, segment_ids
 from condkit.annotators.nets.semantic import Framing, frame
@@ -21,6 +20,7 @@ from condkit.annotators.segments import SegmentsParams, draw_segments, segment_c
 from condkit.errors import ConfigError, MapError
 from condkit.imageio import read_map
 from condkit.predictions import Segments
+from condkit.runtime import Runtime
 
 SIDE = 64  # of what the random network sees
 # Thresholds that let a random network through.

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from condkit import imageio
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.inpaint import random_mask
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.shuffle import content_shuffle
@@ -21,6 +20,7 @@ from condkit.annotators.tile import down_and_up
 from condkit.cli import app
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, MapError
+from condkit.runtime import Runtime
 from condkit.trainer.data import hint_from_map
 from condkit.trainer.grid import map_picture
 from condkit.trainer.sample import checked_map, hint_padding, read_condition_map

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.nets.teed import load_teed, smish
 from condkit.annotators.registry import get_detector
 from condkit.errors import WeightsError
+from condkit.runtime import Runtime
 
 
 @pytest.fixture(scope="module")

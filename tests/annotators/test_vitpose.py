@@ -10,13 +10,13 @@ import torch
 import transformers
 
 from condkit.annotators.annotator import plan_annotation
-from condkit.annotators.base import Runtime
-from condkit.annotators.budget import Budget
 from condkit.annotators.nets.rtdetr import RtDetr, load_rtdetr
 from condkit.annotators.nets.vitpose import VitPose, load_vitpose, peaks
 from condkit.annotators.registry import get_detector
 from condkit.annotators.vitpose import VitposeParams
+from condkit.budget import Budget
 from condkit.errors import ConfigError, MapError, WeightsError
+from condkit.runtime import Runtime
 
 CPU = torch.device("cpu")
 

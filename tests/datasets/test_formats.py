@@ -13,12 +13,12 @@ import pytest
 
 from condkit import pipeline
 from condkit.annotators.annotator import plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.captions import make_captioner
 from condkit.datasets.formats import available_formats, get_format, parquet
 from condkit.datasets.formats.base import FACT_COLUMNS
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, UnknownNameError
+from condkit.runtime import Runtime
 
 CAPTIONS = {
     "a.png": "None",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from condkit.datasets.sources import scan
+from condkit.datasets.sources.walk import scan
 from condkit.errors import ConfigError
 
 

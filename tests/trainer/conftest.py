@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from condkit.annotators.annotator import Annotator, plan_annotation
-from condkit.annotators.base import Runtime
 from condkit.imageio import encode_png
+from condkit.runtime import Runtime
 from condkit.scenes import draw_scene
 from condkit.trainer.base_model import BaseModel, load_base
 from condkit.trainer.compute import resolve_compute

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from condkit import imageio
-from condkit.annotators.base import Runtime
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError
+from condkit.runtime import Runtime
 from condkit.trainer.config import load_recipe
 from condkit.trainer.evaluate import _batches, evaluate
 from condkit.trainer.evaluation import PairScores

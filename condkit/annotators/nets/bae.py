@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from condkit.annotators.backends import runner
-from condkit.annotators.base import Runtime
-from condkit.annotators.budget import Budget
 from condkit.annotators.dense import DenseDetector
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.nets.state import load_strictly, read_state_dict
+from condkit.budget import Budget
 from condkit.predictions import SurfaceNormals
+from condkit.runtime import Runtime
 from condkit.weights import WeightSpec
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from condkit.annotators.backends import runner
-from condkit.annotators.base import Runtime
-from condkit.annotators.budget import Budget
 from condkit.annotators.dense import DenseDetector
 from condkit.annotators.nets.transformers_depth import DepthNetwork, DepthPro
+from condkit.budget import Budget
 from condkit.predictions import InverseDepth, MetricDepth, Prediction
+from condkit.runtime import Runtime
 from condkit.weights import ModelSpec
 
 # Attention and the fusion at half size need about twice the memory per pixel that HED does.

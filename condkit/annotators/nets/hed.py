@@ -18,7 +18,7 @@ from condkit.annotators.nets.strips import in_strips
 from condkit.errors import WeightsError
 
 if TYPE_CHECKING:
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
 
 # Mean colour of ImageNet in Caffe's VGG, which HED's training subtracted; RGB, 0 to 255.
 _VGG_MEAN_RGB = (122.67891, 116.66877, 104.00699)

@@ -17,7 +17,7 @@ from condkit.annotators.nets.state import load_strictly, read_state_dict
 from condkit.errors import WeightsError
 
 if TYPE_CHECKING:
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
 
 _RESIDUAL_BLOCKS = 3
 _HALVINGS = 8

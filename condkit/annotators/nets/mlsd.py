@@ -14,7 +14,7 @@ from condkit.annotators.nets.placement import place
 from condkit.annotators.nets.state import load_strictly, read_state_dict
 
 if TYPE_CHECKING:
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
 
 _CLASSES = {
     "large": ("mlsd.models.mbv2_mlsd_large", "MobileV2_MLSD_Large"),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from condkit.annotators.base import Runtime
 from condkit.device import is_out_of_memory
 from condkit.errors import DependencyError, WeightsError
+from condkit.runtime import Runtime
 
 if TYPE_CHECKING:
     import torch

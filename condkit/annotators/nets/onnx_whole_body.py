@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from condkit.annotators.base import Runtime
-from condkit.annotators.budget import Budget
 from condkit.annotators.nets.onnx_session import OnnxNetwork, load_onnx
 from condkit.annotators.nets.simcc import SPLIT, decode
 from condkit.annotators.nets.yolox import Yolox
 from condkit.annotators.pose.parts import PartsParams, only_wanted
 from condkit.annotators.pose.person_crops import cut_out, in_image, region_around
 from condkit.annotators.pose.wholebody import WHOLE_BODY_POINTS, person_from_whole_body
+from condkit.budget import Budget
 from condkit.errors import MapError, WeightsError
 from condkit.predictions import People, Prediction
+from condkit.runtime import Runtime
 from condkit.types import RgbImage
 
 _MEAN = np.array([123.675, 116.28, 103.53], np.float32).reshape(3, 1, 1)

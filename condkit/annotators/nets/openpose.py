@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from condkit.annotators.backends import runner
-from condkit.annotators.base import Runtime
 from condkit.annotators.nets.aux_networks import network_class
 from condkit.annotators.nets.colour_convolution import ColourConvolution
 from condkit.annotators.nets.placement import place, splits
 from condkit.annotators.nets.state import load_strictly, read_state_dict
+from condkit.runtime import Runtime
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """(N, 3, h, w) float32 RGB in [0, 255], sides multiples of 8, to (N, C, h / 8, w / 8) float32."""

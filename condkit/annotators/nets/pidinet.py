@@ -17,7 +17,7 @@ from condkit.annotators.nets.state import load_strictly, read_state_dict
 from condkit.annotators.nets.strips import in_strips
 
 if TYPE_CHECKING:
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
 
 # How each of the sixteen 3 x 3 convolutions differences pixels, in the order of the layers.
 _KINDS = ("central", "angular", "radial", "plain") * 4

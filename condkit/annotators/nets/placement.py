@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
 
 Network = TypeVar("Network", bound="torch.nn.Module")
 

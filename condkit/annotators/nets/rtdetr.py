@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from condkit.annotators.budget import Budget
 from condkit.annotators.finite import require_finite
 from condkit.annotators.nets.pretrained import load_pretrained
 from condkit.annotators.nets.semantic import half_precision
 from condkit.annotators.nets.yolox import Boxes
+from condkit.budget import Budget
 from condkit.types import RgbImage
 
 _SIDE = 640

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from condkit.annotators.budget import Budget
 from condkit.annotators.finite import require_finite
 from condkit.annotators.nets.class_maps import class_map
+from condkit.budget import Budget
 from condkit.predictions import ClassLabels, Prediction
 from condkit.types import RgbImage
 

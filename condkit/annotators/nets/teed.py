@@ -17,7 +17,7 @@ from condkit.annotators.nets.state import load_strictly, read_state_dict
 from condkit.annotators.nets.strips import in_strips
 
 if TYPE_CHECKING:
-    from condkit.annotators.base import Runtime
+    from condkit.runtime import Runtime
 
 # How many rows beyond a row the two convolutions of the fusion see.
 _REACH = 2

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from condkit.annotators.budget import Budget
 from condkit.annotators.finite import require_finite
 from condkit.annotators.nets.pretrained import load_pretrained, read_normalisation
 from condkit.annotators.nets.rtdetr import RtDetr
 from condkit.annotators.nets.semantic import half_precision
 from condkit.annotators.pose.person_crops import cut_out, in_image, region_around
 from condkit.annotators.pose.wholebody import COCO_JOINTS, body_from_coco
+from condkit.budget import Budget
 from condkit.errors import WeightsError
 from condkit.predictions import People, Person, Prediction
 from condkit.types import RgbImage

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from condkit.annotators.budget import Budget
 from condkit.annotators.nets.onnx_session import OnnxNetwork
+from condkit.budget import Budget
 from condkit.errors import MapError, WeightsError
 from condkit.types import RgbImage
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.batching import prepare
-from condkit.annotators.budget import Budget
 from condkit.annotators.finite import require_finite
 from condkit.annotators.pose.boxes import face_square, hand_squares
 from condkit.annotators.pose.crops import cut, placed, resized
@@ -23,6 +22,7 @@ from condkit.annotators.pose.operators import STRIDE, blurred, upsampling
 from condkit.annotators.pose.parser import parse
 from condkit.annotators.pose.part_peaks import face_peaks, hand_peaks
 from condkit.annotators.pose.parts import PartsParams, only_wanted
+from condkit.budget import Budget
 from condkit.predictions import FACE_POINTS, HAND_POINTS, People, Person, Prediction
 from condkit.types import RgbImage
 

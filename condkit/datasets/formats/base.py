@@ -17,11 +17,15 @@ FACT_COLUMNS = {
     "height": "int64",
     "original_width": "int64",
     "original_height": "int64",
+    "transform": "string",
     "notes": "string",
+    "captioner": "string",
+    "scores": "string",
     "facts": "string",
 }
-"""Columns after image, text, conditions and their data: where the row comes from, what was done to
-it, and as JSON text by condition what was counted in its maps."""
+"""Columns after image, text, conditions and their data: where the row comes from and what was done
+to it. `transform` (crop and resize), `scores` (what the filters measured) and `facts` (by
+condition, what was counted in its maps) are JSON text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +35,10 @@ class EncodedRow:
     Attributes:
         index: Place of its input in the build; names its files.
         split: Where it belongs.
-        text: The caption.
+        text: The caption; the first of several.
+        captions: All captions, `text` first; at least one.
         image: The picture.
+        image_suffix: The ending of the picture's file, with its dot: ".png", ".jpg" or ".webp".
         maps: One picture per condition.
         facts: Values of `FACT_COLUMNS`.
         data: By column name, what the maps were drawn from: PNG files, or JSON text in UTF-8.
@@ -45,11 +51,18 @@ class EncodedRow:
     maps: dict[str, bytes]
     facts: dict[str, str | int]
     data: dict[str, bytes] = field(default_factory=dict)
+    captions: tuple[str, ...] = ()
+    image_suffix: str = ".png"
 
     @property
     def file_name(self) -> str:
-        """The name of its picture files, unique in a dataset."""
+        """The name of its maps' files, unique in a dataset."""
         return f"{self.index:06d}.png"
+
+    @property
+    def image_name(self) -> str:
+        """The name of its picture's file."""
+        return f"{self.index:06d}{self.image_suffix}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condkit.annotators.budget import Budget
+from condkit.budget import Budget
 from condkit.errors import DeviceMemoryError
 
 
