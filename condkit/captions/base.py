@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from condkit.types import Rejection, RgbImage, SourceFile
+from condkit.weights import AnyWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """What is said of one image.
+
+    Attributes:
+        texts: One line each, maybe empty; at least one, the first is the row's caption.
+        captioner: Who said so: a captioner's name.
+    """
+
+    texts: tuple[str, ...]
+    captioner: str
 
 
 class Captioner(Protocol):
-    """Gives one caption to each image of a batch."""
+    """Gives captions to each image of a batch."""
 
     @property
     def name(self) -> str:
@@ -19,6 +34,16 @@ class Captioner(Protocol):
 
     def as_dict(self) -> dict[str, Any]:
         """Name and parameters as JSON values; two captioners with equal values write equal text."""
+        ...
+
+    @property
+    def many(self) -> bool:
+        """Whether an image may get more than one caption."""
+        ...
+
+    @property
+    def weights(self) -> tuple[AnyWeights, ...]:
+        """The weights it runs on; empty for those without a network."""
         ...
 
     def reads(self, source: SourceFile) -> tuple[Path, ...]:
@@ -30,7 +55,7 @@ class Captioner(Protocol):
 
     def __call__(
         self, images: Sequence[RgbImage], sources: Sequence[SourceFile]
-    ) -> list[str | Rejection]:
+    ) -> list[Captions | Rejection]:
         """Caption a batch.
 
         Args:
@@ -38,8 +63,7 @@ class Captioner(Protocol):
             sources: Where each one comes from; `sources[i]` belongs to `images[i]`.
 
         Returns:
-            For each image its caption, one line and maybe empty, or why it cannot have one
-            (stage "caption").
+            For each image its captions, or why it cannot have one (stage "caption").
         """
         ...
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from condkit.captions.base import Captions
 from condkit.types import Rejection, RgbImage, SourceFile
+from condkit.weights import AnyWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoCaptions:
     """Empty text for every image, as for training without a prompt."""
 
+    many: ClassVar[bool] = False
+    weights: ClassVar[tuple[AnyWeights, ...]] = ()
     name: ClassVar[str] = "none"
 
     def as_dict(self) -> dict[str, Any]:
@@ -26,6 +30,6 @@ class NoCaptions:
 
     def __call__(
         self, images: Sequence[RgbImage], sources: Sequence[SourceFile]
-    ) -> list[str | Rejection]:
+    ) -> list[Captions | Rejection]:
         """One empty text for each image."""
-        return [""] * len(images)
+        return [Captions(("",), self.name)] * len(images)

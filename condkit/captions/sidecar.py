@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from condkit.captions.base import one_line
+from condkit.captions.base import Captions, one_line
 from condkit.errors import ConfigError
 from condkit.types import Rejection, RgbImage, SourceFile
+from condkit.weights import AnyWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class SidecarCaptions:
     """
 
     suffixes: tuple[str, ...] = (".txt", ".caption")
+    many: ClassVar[bool] = False
+    weights: ClassVar[tuple[AnyWeights, ...]] = ()
     name: ClassVar[str] = "sidecar"
 
     def __post_init__(self) -> None:
@@ -45,7 +48,7 @@ class SidecarCaptions:
 
     def __call__(
         self, images: Sequence[RgbImage], sources: Sequence[SourceFile]
-    ) -> list[str | Rejection]:
+    ) -> list[Captions | Rejection]:
         """The text beside each image, or a rejection where it is missing or no UTF-8."""
         return [self._read(source) for source in sources]
 
@@ -54,13 +57,14 @@ class SidecarCaptions:
         candidates = (image.with_name(name + s) for name in names for s in self.suffixes)
         return next((path for path in candidates if path.is_file()), None)
 
-    def _read(self, source: SourceFile) -> str | Rejection:
+    def _read(self, source: SourceFile) -> Captions | Rejection:
         path = self._find(source.path)
         if path is None:
             expected = " or ".join(source.path.stem + suffix for suffix in self.suffixes)
             return _reject(source, f"no caption file beside it (expected {expected})")
         try:
-            return one_line(path.read_bytes().decode("utf-8-sig"))
+            text = one_line(path.read_bytes().decode("utf-8-sig"))
+            return Captions((text,), self.name)
         except UnicodeDecodeError as error:
             return _reject(
                 source,

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from condkit.captions.base import one_line
+from condkit.captions.base import Captions, one_line
 from condkit.errors import ConfigError
 from condkit.settings import suggest
 from condkit.types import Rejection, RgbImage, SourceFile
+from condkit.weights import AnyWeights
 
 FIELDS = ("stem", "name", "folder")
 
@@ -27,6 +28,8 @@ class TemplateCaptions:
     """
 
     text: str = "{stem}"
+    many: ClassVar[bool] = False
+    weights: ClassVar[tuple[AnyWeights, ...]] = ()
     name: ClassVar[str] = "template"
 
     def __post_init__(self) -> None:
@@ -53,9 +56,11 @@ class TemplateCaptions:
 
     def __call__(
         self, images: Sequence[RgbImage], sources: Sequence[SourceFile]
-    ) -> list[str | Rejection]:
+    ) -> list[Captions | Rejection]:
         """The text filled in for each image."""
-        return [self._fill(PurePosixPath(source.relative)) for source in sources]
+        return [
+            Captions((self._fill(PurePosixPath(source.relative)),), self.name) for source in sources
+        ]
 
     def _fill(self, relative: PurePosixPath) -> str:
         return one_line(

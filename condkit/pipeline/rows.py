@@ -10,7 +10,7 @@ from pathlib import Path
 
 from condkit import geometry, imageio
 from condkit.annotators.annotator import Annotator, Predictions
-from condkit.captions.base import Captioner
+from condkit.captions.base import Captioner, Captions
 from condkit.datasets.encoded import DataColumn
 from condkit.datasets.formats.base import EncodedRow
 from condkit.datasets.planning import PlannedInput, hash_file, split_of
@@ -90,7 +90,7 @@ class RowMaker:
 
     def predict(
         self, items: Sequence[PlannedInput], pictures: Sequence[Picture]
-    ) -> list[tuple[str, Predictions] | Rejection]:
+    ) -> list[tuple[Captions, Predictions] | Rejection]:
         """Caption a batch, and predict on those images that have a caption."""
         sources = [SourceFile(self.source / item.relative, item.relative) for item in items]
         texts = self.captioner([picture.image for picture in pictures], sources)
@@ -110,17 +110,18 @@ class RowMaker:
         self,
         item: PlannedInput,
         picture: Picture,
-        predicted: tuple[str, Predictions],
+        predicted: tuple[Captions, Predictions],
     ) -> EncodedRow:
         """Draw the maps of an input and encode its row."""
-        text, predictions = predicted
+        captions, predictions = predicted
         maps = encode_maps(self.annotator.render(predictions), data=bool(self.columns))
         facts = {name: encoded.facts for name, encoded in maps.items()}
         height, width = picture.image.shape[:2]
         return EncodedRow(
             index=item.index,
             split=split_of(item.sha256, validation=self.val, seed=self.seed),
-            text=text,
+            text=captions.texts[0],
+            captions=captions.texts,
             image=imageio.encode_png(picture.image),
             maps={name: encoded.png for name, encoded in maps.items()},
             data={c.name: maps[c.condition].data[c.suffix] for c in self.columns},
@@ -133,7 +134,7 @@ class RowMaker:
                 "original_height": picture.original_hw[0],
                 "transform": json.dumps(picture.transform.as_dict()),
                 "notes": ", ".join(picture.notes),
-                "captioner": self.captioner.name,
+                "captioner": captions.captioner,
                 "scores": "{}",
                 "facts": json.dumps(facts, allow_nan=False),
             },

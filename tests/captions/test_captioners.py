@@ -16,7 +16,8 @@ from condkit.types import Rejection, SourceFile
 
 
 def caption(captioner, *sources: SourceFile) -> list[str | Rejection]:
-    return captioner([np.zeros((4, 4, 3), np.uint8) for _ in sources], list(sources))
+    results = captioner([np.zeros((4, 4, 3), np.uint8) for _ in sources], list(sources))
+    return [r if isinstance(r, Rejection) else r.texts[0] for r in results]
 
 
 def source(folder: Path, relative: str, **beside: str | bytes) -> SourceFile:
