@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,20 @@ def write_text(path: Path, text: str, *, fsync: bool = True) -> None:
     write_bytes(path, text.encode("utf-8"), fsync=fsync)
 
 
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Replace `path` by UTF-8 text that comes bit by bit, each piece with its line end.
+
+    Raises:
+        OutputError: if the place cannot be written; what stood there before is unharmed.
+    """
+    with new_file(path) as temporary:
+        try:
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise OutputError(_cannot_write(path, error)) from error
+
+
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Replace `path` by `value` as indented JSON, in one step; the keys keep their order.
 
@@ -69,6 +83,37 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
         OutputError: if the place cannot be written.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_file(final: Path) -> Iterator[Path]:
+    """Fill a temporary sibling file that becomes `final` when the block ends well.
+
+    Yields:
+        The temporary file's path; there is nothing yet.
+
+    Raises:
+        OutputError: if the file cannot be brought to the disk or renamed.
+    """
+    temporary: Path | None = None
+    try:
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = _new_sibling(final)
+        except OSError as error:
+            raise OutputError(_cannot_write(final, error)) from error
+        yield temporary
+        try:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(final)
+            _fsync_folder(final.parent)
+        except OSError as error:
+            raise OutputError(_cannot_write(final, error)) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager

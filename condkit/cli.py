@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from condkit import __version__, cli_weights, terminal
+from condkit import __version__, cli_push, cli_weights, terminal
 from condkit.cli_options import (
     EXIT_ERROR,
     EXIT_SOME_REJECTED,
@@ -48,6 +48,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_push.push)
 
 
 class Dtype(StrEnum):

@@ -91,9 +91,11 @@ class InverseDepth:
 
     Attributes:
         inverse_depth: (H, W) float32, larger is nearer, no unit.
+        facts: As for `EdgeStrength`, such as a working size drawn at random.
     """
 
     inverse_depth: NDArray[np.float32]
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(
@@ -116,9 +118,11 @@ class MetricDepth:
 
     Attributes:
         metres: (H, W) float32, larger is farther, at least 0.
+        facts: As for `EdgeStrength`, such as a working size drawn at random.
     """
 
     metres: NDArray[np.float32]
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check("MetricDepth.metres", self.metres, "(H, W) float32", (None, None), np.float32)

@@ -19,7 +19,10 @@ SHARED = BASE | {
     "weights",
     "device",
     "budget",
+    "draws",
+    "pretrained",
     "runtime",
+    "sizing",
 }
 PARTS = {"annotators", "captions", "datasets"}
 PIPELINE = {"pipeline"}
@@ -33,6 +36,7 @@ ALLOWED = {
     "datasets": SHARED,
     **dict.fromkeys(PIPELINE, SHARED | PARTS | PIPELINE),
     "trainer": SHARED | {"datasets"},
+    "hub": SHARED | {"datasets"},
 }
 MAY_PRINT = {"cli.py", "terminal.py", "__main__.py"}
 
@@ -40,6 +44,7 @@ MAY_PRINT = {"cli.py", "terminal.py", "__main__.py"}
 TOP = {
     "cli",
     "cli_options",
+    "cli_push",
     "cli_weights",
     "terminal",
     "demo",

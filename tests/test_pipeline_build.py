@@ -23,9 +23,10 @@ from condkit import imageio, pipeline
 from condkit.annotators.annotator import Annotator, plan_annotation
 from condkit.captions import make_captioner
 from condkit.datasets.lock import locked
+from condkit.datasets.plan_store import PlanStore
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, OutputError
-from condkit.pipeline import building
+from condkit.pipeline import build_job
 from condkit.runtime import Runtime
 from condkit.weights import WeightStore
 
@@ -71,9 +72,10 @@ def rows(dataset: Path) -> dict[str, tuple[str, str]]:
     found = {}
     opened = open_dataset(dataset)
     names = {}
-    for line in (dataset / ".condkit/inputs.jsonl").read_text().splitlines():
-        values = json.loads(line)
-        names[values["sha256"]] = values["relative"]
+    store = PlanStore(dataset / ".condkit/plan.sqlite")
+    for item in store.span(0, 1000):
+        names[item.sha256] = item.relative
+    store.close()
     for split in opened.splits:
         for row in opened.split(split):
             found[names[row.key]] = (split, row.text)
@@ -233,7 +235,7 @@ def test_weights_without_a_published_hash_stand_with_theirs_in_manifest_and_reco
 def test_a_finished_dataset_is_left_alone(photos, tmp_path, layout, monkeypatch):
     run(photos, tmp_path / "out", format=layout)
     before = tree(tmp_path / "out")
-    monkeypatch.setattr(building, "Annotator", None)
+    monkeypatch.setattr(build_job, "Annotator", None)
     summary = run(photos, tmp_path / "out", format=layout)
     assert (summary.written, summary.skipped, len(summary.rejections)) == (0, 13, 3)
     assert tree(tmp_path / "out") == before
@@ -245,7 +247,7 @@ def test_an_interrupted_build_keeps_its_shards_and_ends_with_the_same_bytes(
     run(photos, tmp_path / "whole", format=layout)
 
     def interrupt(progress):
-        if progress.done == 8:
+        if progress.done == 8 and not progress.stage:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -357,7 +359,7 @@ def test_a_changed_source_is_refused_by_name(photos, tmp_path):
         run(photos, tmp_path / "out")
     (photos / "new.png").unlink()
     (photos / "ü/a 3.txt").write_text("another caption")
-    with pytest.raises(OutputError, match=r"the caption of ü/a 3\.jpg has changed"):
+    with pytest.raises(OutputError, match=r"beside ü/a 3\.jpg \(its caption"):
         run(photos, tmp_path / "out")
     (photos / "ü/a 3.txt").write_text("caption 3")
     save_picture(photos / "ü/a 3.jpg", 98)
@@ -370,7 +372,7 @@ def test_a_changed_source_is_refused_by_name(photos, tmp_path):
 
 def test_a_source_that_changes_during_the_build_is_an_error(photos, tmp_path):
     def change(progress):
-        if progress.done == 4:
+        if progress.done == 4 and not progress.stage:
             save_picture(photos / "ü/a 9.jpg", 97)
 
     with pytest.raises(DatasetError, match=r"a 9\.jpg has changed"):
@@ -379,7 +381,7 @@ def test_a_source_that_changes_during_the_build_is_an_error(photos, tmp_path):
 
 def test_another_environment_matters_only_while_work_is_left(photos, tmp_path, monkeypatch):
     run(photos, tmp_path / "out")
-    monkeypatch.setattr(building.manifest, "_version", lambda name: "9.9")
+    monkeypatch.setattr(build_job.manifest, "_version", lambda name: "9.9")
     assert run(photos, tmp_path / "out").skipped == 13
     (tmp_path / "out/.condkit/shards/00001.json").unlink()
     with pytest.raises(OutputError, match=r"numpy was .*, now '9\.9'"):
@@ -431,7 +433,11 @@ def test_a_dry_run_counts_and_writes_nothing(photos, tmp_path):
 def test_progress_counts_up_to_all_images(photos, tmp_path):
     told = []
     run(photos, tmp_path / "out", on_progress=told.append)
-    assert [p.done for p in told] == list(range(1, 17))
+    hashed = [p for p in told if p.stage == "hash"]
+    assert hashed
+    assert told[: len(hashed)] == hashed
+    made = told[len(hashed) :]
+    assert [p.done for p in made] == list(range(2, 17))
     assert {p.total for p in told} == {16}
     assert told[-1].rejected == 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,6 @@ from condkit.annotators.base import (
     Detector,
     DetectorDefinition,
 )
-from condkit.annotators.draws import generator, image_key
 from condkit.annotators.planning import (
     AnnotationPlan,
     DetectorKey,
@@ -21,6 +20,7 @@ from condkit.annotators.planning import (
     plan_annotation,
 )
 from condkit.device import free_memory
+from condkit.draws import generator, image_key
 from condkit.errors import ConfigError, DependencyError, MapError
 from condkit.predictions import Prediction
 from condkit.runtime import Runtime
@@ -42,11 +42,13 @@ class Predictions:
     Attributes:
         by_detector: One prediction per distinct detector and settings.
         size_hw: The image's height and width.
+        conditions: What can be drawn from them, in the plan's order.
         image_key: What random drawings of this image depend on; 0 where the plan has none.
     """
 
     by_detector: Mapping[DetectorKey, Prediction]
     size_hw: tuple[int, int]
+    conditions: tuple[str, ...]
     image_key: int = 0
 
 
@@ -63,25 +65,33 @@ class Annotator:
         self._joined = _joined(plan)
         self._detectors: dict[DetectorKey, Detector] = {}
 
-    def load(self) -> Self:
-        """Load every detector of the plan that is not loaded yet.
+    def load(self, conditions: Container[str] | None = None) -> Self:
+        """Load every detector that is needed and not loaded yet.
+
+        Args:
+            conditions: What it is needed for; None is the whole plan.
 
         Raises:
             WeightsError: if weights cannot be had.
             ConfigError: if the device asked for is not there.
             DependencyError: if a library that a detector needs is missing or broken.
         """
-        for planned in self.plan.conditions:
+        for planned in self._planned(conditions):
             key = self._joined[planned.key]
             if key not in self._detectors:
                 self._detectors[key] = _load(planned.detector, key[1], self.runtime)
         return self
 
-    def predict(self, images: Sequence[RgbImage]) -> list[Predictions]:
-        """Run each distinct detector once over the images, which may differ in size.
+    def predict(
+        self,
+        images: Sequence[RgbImage],
+        conditions: Sequence[Container[str] | None] | None = None,
+    ) -> list[Predictions]:
+        """Run each distinct detector once over the images that need it.
 
         Args:
-            images: (H, W, 3) uint8 RGB each; not changed.
+            images: (H, W, 3) uint8 RGB each, of any sizes; not changed.
+            conditions: For each image what is to be drawn of it; None is the whole plan.
 
         Raises:
             ConfigError: if an image is something else.
@@ -89,40 +99,64 @@ class Annotator:
         """
         for image in images:
             _check_image(image)
-        self.load()
+        wanted = [self._planned(names) for names in conditions or [None] * len(images)]
         found: list[dict[DetectorKey, Prediction]] = [{} for _ in images]
-        for key, detector in self._detectors.items():
-            predictions = detector(images)
-            if len(predictions) != len(images):
-                raise MapError(f"{key[0]}: {len(predictions)} predictions for {len(images)} images")
-            for place, prediction, image in zip(found, predictions, images, strict=True):
-                if prediction.size_hw != image.shape[:2]:
-                    raise MapError(
-                        f"{key[0]}: the prediction is {prediction.size_hw}, the image "
-                        f"{image.shape[:2]} (height, width)"
-                    )
-                place[key] = prediction
-        for planned in self.plan.conditions:
-            if planned.detector.sharing is not None:
-                for place in found:
-                    whole = place[self._joined[planned.key]]
-                    place[planned.key] = planned.detector.sharing.part(whole, planned.key[1])
-        random = any(
-            planned.renderer.is_random(planned.render_params) for planned in self.plan.conditions
-        )
+        for key in dict.fromkeys(self._joined[planned.key] for some in wanted for planned in some):
+            self._load_key(key)
+            places = [
+                place
+                for place, some in enumerate(wanted)
+                if any(self._joined[planned.key] == key for planned in some)
+            ]
+            predictions = self._detect(key, [images[place] for place in places])
+            for place, prediction in zip(places, predictions, strict=True):
+                found[place][key] = prediction
+        for some, of_image in zip(wanted, found, strict=True):
+            for planned in some:
+                if planned.detector.sharing is not None:
+                    whole = of_image[self._joined[planned.key]]
+                    of_image[planned.key] = planned.detector.sharing.part(whole, planned.key[1])
         return [
-            Predictions(by_detector, image.shape[:2], image_key(image) if random else 0)
-            for by_detector, image in zip(found, images, strict=True)
+            Predictions(
+                by_detector,
+                image.shape[:2],
+                tuple(planned.condition.spec.name for planned in some),
+                image_key(image) if any(map(_is_random, some)) else 0,
+            )
+            for by_detector, some, image in zip(found, wanted, images, strict=True)
         ]
 
+    def _planned(self, conditions: Container[str] | None) -> tuple[PlannedCondition, ...]:
+        if conditions is None:
+            return self.plan.conditions
+        return tuple(p for p in self.plan.conditions if p.condition.spec.name in conditions)
+
+    def _load_key(self, key: DetectorKey) -> None:
+        if key not in self._detectors:
+            self.load(
+                [p.condition.spec.name for p in self.plan.conditions if self._joined[p.key] == key]
+            )
+
+    def _detect(self, key: DetectorKey, images: Sequence[RgbImage]) -> list[Prediction]:
+        predictions = self._detectors[key](images)
+        if len(predictions) != len(images):
+            raise MapError(f"{key[0]}: {len(predictions)} predictions for {len(images)} images")
+        for prediction, image in zip(predictions, images, strict=True):
+            if prediction.size_hw != image.shape[:2]:
+                raise MapError(
+                    f"{key[0]}: the prediction is {prediction.size_hw}, the image "
+                    f"{image.shape[:2]} (height, width)"
+                )
+        return predictions
+
     def render(self, predictions: Predictions) -> dict[str, ConditionMap]:
-        """Draw all maps of one image, in the plan's order.
+        """Draw all maps of one image that were predicted, in the plan's order.
 
         Raises:
             MapError: if a renderer breaks its promise.
         """
         maps: dict[str, ConditionMap] = {}
-        for planned in self.plan.conditions:
+        for planned in self._planned(predictions.conditions):
             name = planned.condition.spec.name
             drawn = _draw(planned, predictions)
             if drawn.spec != planned.spec:
@@ -171,6 +205,10 @@ def _joined(plan: AnnotationPlan) -> dict[DetectorKey, DetectorKey]:
         made = params if definition.sharing is None else definition.sharing.joined(params)
         joined |= {key: (name, one) for key, one in zip(keys, made, strict=True)}
     return joined
+
+
+def _is_random(planned: PlannedCondition) -> bool:
+    return planned.renderer.is_random(planned.render_params)
 
 
 def _load(definition: DetectorDefinition, params: object, runtime: Runtime) -> Detector:

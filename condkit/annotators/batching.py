@@ -51,19 +51,23 @@ def working_size(size_hw: tuple[int, int], detect_size: int) -> tuple[int, int]:
 
 
 def prepare(
-    images: Sequence[RgbImage], detect_size: int, multiple: int, fill: int | None = None
+    images: Sequence[RgbImage],
+    detect_size: int | Sequence[int],
+    multiple: int,
+    fill: int | None = None,
 ) -> list[Prepared]:
     """Bring images to the working size and pad them to multiples of `multiple`.
 
     Args:
         images: (H, W, 3) uint8 RGB each.
-        detect_size: See `working_size`.
+        detect_size: See `working_size`; one for all images, or one for each.
         multiple: What the padded sides are multiples of.
         fill: Grey level of the padding, for networks that were trained so; None repeats the edge.
     """
+    sizes = [detect_size] * len(images) if isinstance(detect_size, int) else detect_size
     return [
-        _prepare(index, image, working_size(image.shape[:2], detect_size), multiple, fill)
-        for index, image in enumerate(images)
+        _prepare(index, image, working_size(image.shape[:2], size), multiple, fill)
+        for index, (image, size) in enumerate(zip(images, sizes, strict=True))
     ]
 
 

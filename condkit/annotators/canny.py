@@ -18,7 +18,7 @@ from condkit.annotators.base import (
     Renderer,
     require,
 )
-from condkit.annotators.draws import generator, image_key
+from condkit.draws import generator, image_key
 from condkit.predictions import EdgeStrength
 from condkit.runtime import Runtime
 from condkit.types import ConditionMap, ConditionSpec, RgbImage

@@ -8,17 +8,19 @@ brought back to the image's own size on the device, and copied to the host once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.batching import Prepared, prepare, restore
+from condkit.annotators.detect_sizes import SizeDraw
 from condkit.annotators.finite import require_finite
 from condkit.annotators.on_device import restore_on_device
 from condkit.budget import Budget
-from condkit.predictions import Prediction
+from condkit.errors import MapError
+from condkit.predictions import InverseDepth, MetricDepth, Prediction
 from condkit.types import RgbImage
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class DenseDetector:
         detect_size: Short side in pixels at which it works.
         multiple: What its sides must be multiples of.
         how: Resampling of the output to the image's size; "nearest" for classes.
+        draw: Draws the short side for each image, in place of `detect_size`; the predictions, which
+            must have a field `facts`, say which it was.
     """
 
     name: str
@@ -49,6 +53,7 @@ class DenseDetector:
     detect_size: int
     multiple: int
     how: str = "bilinear"
+    draw: SizeDraw | None = None
 
     def __call__(self, images: Sequence[RgbImage]) -> list[Prediction]:
         """One prediction per image, in order.
@@ -61,8 +66,12 @@ class DenseDetector:
         def run(chunk: Sequence[Prepared]) -> list[NDArray[np.float32]]:
             return self._run(chunk, [images[item.index].shape[:2] for item in chunk])
 
-        prepared = prepare(images, self.detect_size, self.multiple)
-        return [self.to_prediction(values) for values in self.budget.run_by_shape(prepared, run)]
+        sizes = [self.draw(image) if self.draw else self.detect_size for image in images]
+        prepared = prepare(images, sizes, self.multiple)
+        found = [self.to_prediction(values) for values in self.budget.run_by_shape(prepared, run)]
+        if self.draw is None:
+            return found
+        return [_with_size(one, size) for one, size in zip(found, sizes, strict=True)]
 
     def _run(
         self, chunk: Sequence[Prepared], sizes_hw: Sequence[tuple[int, int]]
@@ -82,6 +91,12 @@ class DenseDetector:
                     for one, hw, size in zip(values, inner, sizes_hw, strict=True)
                 ]
             return restore_on_device(values, inner, sizes_hw, self.how)
+
+
+def _with_size(prediction: Prediction, size: int) -> Prediction:
+    if not isinstance(prediction, InverseDepth | MetricDepth):
+        raise MapError(f"{type(prediction).__name__} has no facts to note a working size in")
+    return replace(prediction, facts={**prediction.facts, "detect_size": size})
 
 
 def _last(values: torch.Tensor) -> NDArray[np.float32]:

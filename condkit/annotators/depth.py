@@ -166,13 +166,18 @@ def _render_inverse(prediction: InverseDepth, params: DepthParams) -> ConditionM
     facts = {
         "min_inverse_depth": float(values.min()),
         "max_inverse_depth": float(values.max()),
+        **prediction.facts,
     }
     return _draw(values, params, facts)
 
 
 def _render_metric(prediction: MetricDepth, params: MetricDepthParams) -> ConditionMap:
     metres = prediction.metres
-    facts = {"nearest_m": float(metres.min()), "farthest_m": float(metres.max())}
+    facts = {
+        "nearest_m": float(metres.min()),
+        "farthest_m": float(metres.max()),
+        **prediction.facts,
+    }
     return _draw(closeness_from_metres(metres, params.scale), params, facts)
 
 

@@ -8,9 +8,13 @@ from typing import Literal
 from condkit.annotators.base import (
     DetectorDefinition,
     DetectorSpec,
-    require,
 )
 from condkit.annotators.dense import DenseDetector
+from condkit.annotators.detect_sizes import (
+    MixedSizesParams,
+    require_possible_sizes,
+    size_draw,
+)
 from condkit.predictions import InverseDepth
 from condkit.runtime import Runtime
 from condkit.weights import hub_model
@@ -46,7 +50,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DepthAnythingV2Params:
+class DepthAnythingV2Params(MixedSizesParams):
     """Settings of Depth Anything V2.
 
     Attributes:
@@ -59,10 +63,7 @@ class DepthAnythingV2Params:
     detect_size: int = 518
 
     def __post_init__(self) -> None:
-        require(
-            14 <= self.detect_size <= 4096,
-            f"depth-anything-v2.detect_size: expected 14 to 4096 pixels, got {self.detect_size}",
-        )
+        require_possible_sizes(self, "depth-anything-v2", least=14, most=4096)
 
 
 def _load(params: DepthAnythingV2Params, runtime: Runtime) -> DenseDetector:
@@ -76,6 +77,7 @@ def _load(params: DepthAnythingV2Params, runtime: Runtime) -> DenseDetector:
         runtime,
         detect_size=params.detect_size,
         multiple=14,
+        draw=size_draw(params, "depth-anything-v2"),
     )
 
 

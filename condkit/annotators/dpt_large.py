@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from condkit.annotators.base import (
     DetectorDefinition,
     DetectorSpec,
-    require,
 )
 from condkit.annotators.dense import DenseDetector
+from condkit.annotators.detect_sizes import (
+    MixedSizesParams,
+    require_possible_sizes,
+    size_draw,
+)
 from condkit.predictions import InverseDepth
 from condkit.runtime import Runtime
 from condkit.weights import hub_model
@@ -25,7 +29,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DptLargeParams:
+class DptLargeParams(MixedSizesParams):
     """Settings of DPT-Large.
 
     Attributes:
@@ -35,10 +39,7 @@ class DptLargeParams:
     detect_size: int = 384
 
     def __post_init__(self) -> None:
-        require(
-            32 <= self.detect_size <= 4096,
-            f"dpt-large.detect_size: expected 32 to 4096 pixels, got {self.detect_size}",
-        )
+        require_possible_sizes(self, "dpt-large", least=32, most=4096)
 
 
 def _load(params: DptLargeParams, runtime: Runtime) -> DenseDetector:
@@ -52,6 +53,7 @@ def _load(params: DptLargeParams, runtime: Runtime) -> DenseDetector:
         runtime,
         detect_size=params.detect_size,
         multiple=32,
+        draw=size_draw(params, "dpt-large"),
     )
 
 

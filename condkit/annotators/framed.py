@@ -56,7 +56,7 @@ class FramedDepth:
             raise MapError(f"expected metric depth, got {type(prediction).__name__}")
         top, left = margins[0], margins[2]
         metres = prediction.metres[top : top + size_hw[0], left : left + size_hw[1]]
-        return MetricDepth(np.ascontiguousarray(metres))
+        return MetricDepth(np.ascontiguousarray(metres), prediction.facts)
 
 
 def square_margins(size_hw: tuple[int, int]) -> Margins:
@@ -105,4 +105,4 @@ class StretchedDepth:
             return prediction
         # Depth jumps at borders; between them its inverse is what changes evenly in the picture.
         inverse = cv2.resize(1 / prediction.metres, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
-        return MetricDepth(np.asarray(1 / inverse, dtype=np.float32))
+        return MetricDepth(np.asarray(1 / inverse, dtype=np.float32), prediction.facts)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condkit.annotators.annotator import Annotator, PlannedCondition, Predictions, plan_annotation
-from condkit.annotators.draws import image_key
 from condkit.annotators.licensing import require_commercial_use
+from condkit.draws import image_key
 from condkit.errors import ConfigError
 from condkit.predictions import Prediction
 from condkit.runtime import Runtime
@@ -152,7 +152,7 @@ class LoadedCondition:
                 )
         keys = self._image_keys(items, images)
         return [
-            self.annotator.render(Predictions({planned.key: item}, item.size_hw, key))[
+            self.annotator.render(Predictions({planned.key: item}, item.size_hw, (self.spec.name,), key))[
                 self.spec.name
             ]
             for item, key in zip(items, keys, strict=True)

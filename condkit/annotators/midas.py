@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from condkit.annotators.base import (
     DetectorDefinition,
     DetectorSpec,
-    require,
 )
 from condkit.annotators.dense import DenseDetector
+from condkit.annotators.detect_sizes import (
+    MixedSizesParams,
+    require_possible_sizes,
+    size_draw,
+)
 from condkit.predictions import InverseDepth
 from condkit.runtime import Runtime
 from condkit.weights import hub_model
@@ -28,7 +32,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MidasParams:
+class MidasParams(MixedSizesParams):
     """Settings of MiDaS.
 
     Attributes:
@@ -39,10 +43,7 @@ class MidasParams:
     detect_size: int = 384
 
     def __post_init__(self) -> None:
-        require(
-            32 <= self.detect_size <= 4096,
-            f"midas.detect_size: expected 32 to 4096 pixels, got {self.detect_size}",
-        )
+        require_possible_sizes(self, "midas", least=32, most=4096)
 
 
 def _load(params: MidasParams, runtime: Runtime) -> DenseDetector:
@@ -56,6 +57,7 @@ def _load(params: MidasParams, runtime: Runtime) -> DenseDetector:
         runtime,
         detect_size=params.detect_size,
         multiple=32,
+        draw=size_draw(params, "midas"),
     )
 
 

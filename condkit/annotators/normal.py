@@ -151,7 +151,8 @@ def _render_depth(prediction: InverseDepth, params: FromDepthParams) -> Conditio
     )
     facing = float(np.mean((xyz[:, :, 0] == 0) & (xyz[:, :, 1] == 0)))
     pixels = encode_normals(xyz, params.protocol)
-    return ConditionMap(pixels, spec_of(CONDITION.spec, params), {"facing_share": facing})
+    facts = {"facing_share": facing, **prediction.facts}
+    return ConditionMap(pixels, spec_of(CONDITION.spec, params), facts)
 
 
 def _render_bae(prediction: SurfaceNormals, params: BaeMapParams) -> ConditionMap:

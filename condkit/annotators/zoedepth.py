@@ -11,6 +11,11 @@ from condkit.annotators.base import (
     DetectorSpec,
     require,
 )
+from condkit.annotators.detect_sizes import (
+    MixedSizesParams,
+    require_possible_sizes,
+    size_draw,
+)
 from condkit.annotators.framed import FramedDepth, Margins
 from condkit.predictions import MetricDepth
 from condkit.runtime import Runtime
@@ -27,7 +32,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZoedepthParams:
+class ZoedepthParams(MixedSizesParams):
     """Settings of ZoeDepth.
 
     Attributes:
@@ -42,10 +47,7 @@ class ZoedepthParams:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        require(
-            32 <= self.detect_size <= 4096,
-            f"zoedepth.detect_size: expected 32 to 4096 pixels, got {self.detect_size}",
-        )
+        require_possible_sizes(self, "zoedepth", least=32, most=4096)
 
 
 def border(size_hw: tuple[int, int]) -> Margins:
@@ -79,6 +81,7 @@ def _load(params: ZoedepthParams, runtime: Runtime) -> Detector:
         model,
         detect_size=params.detect_size,
         multiple=32,
+        draw=size_draw(params, "zoedepth"),
         variant="flip" if params.flip else "",
     )
     return FramedDepth(detector=dense, margins=border, border="reflect")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from condkit.types import Rejection, RgbImage, SourceFile
 from condkit.weights import AnyWeights
@@ -33,7 +33,10 @@ class Captioner(Protocol):
         ...
 
     def as_dict(self) -> dict[str, Any]:
-        """Name and parameters as JSON values; two captioners with equal values write equal text."""
+        """Name and parameters as JSON values; two captioners with equal values write equal text.
+
+        Networks tell the hashes of their weights under "weights", as an annotation plan does.
+        """
         ...
 
     @property
@@ -58,16 +61,42 @@ class Captioner(Protocol):
     ) -> list[Captions | Rejection]:
         """Caption a batch.
 
+        Networks are loaded at the first call. Calls come from one thread at a time.
+
         Args:
             images: The pictures at their final size, (H, W, 3) uint8 each.
             sources: Where each one comes from; `sources[i]` belongs to `images[i]`.
 
         Returns:
             For each image its captions, or why it cannot have one (stage "caption").
+
+        Raises:
+            WeightsError: if weights cannot be had.
+            DeviceMemoryError: if the device does not hold even one image.
         """
         ...
+
+    def close(self) -> None:
+        """Give the memory of its networks back; a later call loads them again."""
+        ...
+
+
+class WithoutNetwork:
+    """The parts of a captioner that reads and needs no weights."""
+
+    __slots__ = ()
+
+    weights: ClassVar[tuple[AnyWeights, ...]] = ()
+
+    def close(self) -> None:
+        """Nothing: there is no network."""
 
 
 def one_line(text: str) -> str:
     """`text` with every run of white space, line ends too, as one space."""
     return " ".join(text.split())
+
+
+def reject(source: SourceFile, reason: str) -> Rejection:
+    """The rejection of an image that cannot have a caption."""
+    return Rejection(source=source.relative, stage="caption", reason=reason)

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from condkit.captions.base import Captions
+from condkit.captions.base import Captions, WithoutNetwork
 from condkit.types import Rejection, RgbImage, SourceFile
-from condkit.weights import AnyWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoCaptions:
+class NoCaptions(WithoutNetwork):
     """Empty text for every image, as for training without a prompt."""
 
     many: ClassVar[bool] = False
-    weights: ClassVar[tuple[AnyWeights, ...]] = ()
     name: ClassVar[str] = "none"
 
     def as_dict(self) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import IO, Any, Self
 
 from condkit import atomic
 from condkit.datasets.encoded import EncodedMap, Facts
+from condkit.datasets.fingerprints import hash_file
 from condkit.datasets.lock import RECORDS, sweep
-from condkit.datasets.planning import hash_file
 from condkit.datasets.resuming import describe_changes
+from condkit.datasets.workspace import PLAN
 from condkit.errors import OutputError
 from condkit.types import Rejection, SourceFile
 
@@ -94,7 +95,7 @@ class MapsFolder:
         Raises:
             OutputError: naming the settings that changed, or the files in the way.
         """
-        if (self.output / RECORDS / "plan.json").exists():
+        if (self.output / RECORDS / PLAN).exists():
             raise OutputError(f"{self.output} is a dataset; name another folder for the maps")
         if overwrite:
             return

@@ -10,8 +10,8 @@ from typing import Any, overload
 import numpy as np
 
 from condkit import imageio
-from condkit.datasets.formats import get_format
-from condkit.datasets.formats.base import EncodedPictures, Row, RowReader
+from condkit.datasets.formats import format_of
+from condkit.datasets.formats.base import EncodedPictures, EncodedRow, Row, RowReader
 from condkit.datasets.manifest import read_manifest
 from condkit.datasets.planning import SPLITS
 from condkit.errors import DatasetError, ImageError, MapError
@@ -19,6 +19,8 @@ from condkit.settings import choose
 from condkit.types import ConditionSpec, MapPixels, RgbImage
 
 __all__ = ["PairedDataset", "PairedSplit", "Row", "open_dataset"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class PairedSplit(Sequence[Row]):
@@ -57,6 +59,21 @@ class PairedSplit(Sequence[Row]):
         """The keys of all rows in order, without decoding any."""
         return tuple(self._rows.keys())
 
+    def row(self, index: int) -> EncodedRow:
+        """Everything that is known of a row, its pictures as they are in their files.
+
+        Raises:
+            IndexError: if there is no such row.
+            DatasetError: if a file of it is missing or broken.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of split {self.name!r}, which has {len(self)}")
+        return self._rows.row(index)
+
+    def indices(self) -> tuple[int, ...]:
+        """`EncodedRow.index` of all rows in order, without reading any picture."""
+        return tuple(self._rows.indices())
+
     def _decode(self, row: EncodedPictures) -> Row:
         try:
             image = _picture(row.image)
@@ -92,7 +109,7 @@ class PairedDataset:
             DatasetError: if its files are missing, or hold more or fewer rows than the manifest.
         """
         choose(name, self.splits, what=f"split of {self.path}")
-        layout = get_format(self.manifest["format"], tuple(self.conditions))
+        layout = format_of(self.manifest)
         known = next(split for split in SPLITS if split == name)
         rows = layout.reader(self.path, known, self.conditions)
         if len(rows) != self.manifest["rows"][name]:
@@ -103,16 +120,17 @@ class PairedDataset:
         return PairedSplit(name, rows, self.conditions)
 
 
-def open_dataset(path: Path) -> PairedDataset:
+def open_dataset(path: Path, manifest: dict[str, Any] | None = None) -> PairedDataset:
     """Open a dataset that `condkit build` has finished; no picture is read yet.
 
     Args:
         path: The dataset's folder.
+        manifest: Its manifest, where that is not written yet.
 
     Raises:
         DatasetError: if the folder is none, is unfinished, or of a version not known here.
     """
-    manifest = read_manifest(path)
+    manifest = manifest or read_manifest(path)
     try:
         specs = {n: ConditionSpec.from_dict(v) for n, v in manifest["conditions"].items()}
         splits = tuple(manifest["rows"])
@@ -122,6 +140,9 @@ def open_dataset(path: Path) -> PairedDataset:
 
 
 def _picture(data: bytes) -> RgbImage:
+    """A picture: a PNG is read as it was written, what else there is as any image is."""
+    if not data.startswith(_PNG):
+        return imageio.decode(data).image
     pixels = imageio.read_map(data)
     if pixels.shape[2:] != (3,) or pixels.dtype != np.uint8:
         raise ImageError(f"expected an RGB picture of 8 bits, got {pixels.shape} {pixels.dtype}")

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from condkit.datasets.planning import BuildPlan
 from condkit.errors import OutputError
 
+SHOWN = 5
+"""Changes that a message names."""
 _ADVICE = "use another output folder, or --overwrite to begin anew"
 
 
-def check_same_plan(dataset: Path, begun: BuildPlan, wanted: BuildPlan) -> None:
-    """Refuse to mix rows that were made in different ways or from different inputs.
+def check_same_settings(dataset: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to mix rows that were made in different ways.
+
+    Args:
+        dataset: The dataset, for the message.
+        begun: All settings that it was begun with, as JSON values.
+        wanted: Those of this run.
 
     Raises:
-        OutputError: naming the settings or the files that changed.
+        OutputError: naming the settings that changed.
     """
-    changes = describe_changes(begun.parameters, wanted.parameters)
-    if begun.shard_size != wanted.shard_size:
-        changes.append(f"shard_size was {begun.shard_size}, now {wanted.shard_size}")
+    changes = describe_changes(begun, wanted)
     if changes:
         raise OutputError(f"{dataset} was begun with other settings: {_some(changes)}; {_ADVICE}")
-    if begun.source_sha256 != wanted.source_sha256:
+
+
+def check_same_source(dataset: Path, changes: Sequence[str]) -> None:
+    """Refuse to mix rows of different inputs.
+
+    Args:
+        dataset: The dataset, for the message.
+        changes: What has changed in its source, in words; at least one more than are shown.
+
+    Raises:
+        OutputError: naming them, if there are any.
+    """
+    if changes:
         raise OutputError(
-            f"the source of {dataset} has changed: {_some(_source_changes(begun, wanted))}; "
-            f"restore it, {_ADVICE}"
+            f"the source of {dataset} has changed: {_some(changes)}; restore it, {_ADVICE}"
         )
 
 
@@ -72,21 +87,6 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
         yield name, value
 
 
-def _source_changes(begun: BuildPlan, wanted: BuildPlan) -> list[str]:
-    old = {item.relative: (item.sha256, item.beside) for item in begun.inputs}
-    new = {item.relative: (item.sha256, item.beside) for item in wanted.inputs}
-    old |= {r.source: (r.reason, "") for r in begun.rejections}
-    new |= {r.source: (r.reason, "") for r in wanted.rejections}
-    changes = [f"{name} is gone" for name in old if name not in new]
-    changes += [f"{name} is new" for name in new if name not in old]
-    for name in old.keys() & new.keys():
-        if old[name][0] != new[name][0]:
-            changes.append(f"{name} has other content")
-        elif old[name][1] != new[name][1]:
-            changes.append(f"the caption of {name} has changed")
-    return sorted(changes)
-
-
-def _some(changes: list[str]) -> str:
-    shown = "; ".join(changes[:5])
-    return shown if len(changes) <= 5 else f"{shown}; and {len(changes) - 5} more"
+def _some(changes: Sequence[str]) -> str:
+    shown = "; ".join(changes[:SHOWN])
+    return shown if len(changes) <= SHOWN else f"{shown}; and more"

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from condkit.datasets.formats.base import DatasetFormat, EncodedRow, ShardWriter
-from condkit.datasets.planning import BuildPlan, PlannedInput
+from condkit.datasets.planning import ShardLayout
 from condkit.datasets.workspace import ShardFile, ShardRecord, Workspace
 from condkit.errors import OutputError
 from condkit.types import Rejection
@@ -23,29 +23,33 @@ class ShardCommitter:
 
     def __init__(
         self,
-        plan: BuildPlan,
+        layout: ShardLayout,
         workspace: Workspace,
-        layout: DatasetFormat,
+        format: DatasetFormat,
         on_record: Callable[[ShardRecord], None],
     ) -> None:
-        self._plan = plan
-        self._workspace = workspace
         self._layout = layout
+        self._workspace = workspace
+        self._format = format
         self._on_record = on_record
         self._open: tuple[Path, ShardWriter] | None = None
         self._rows: Counter[str] = Counter()
         self._rejections: list[Rejection] = []
 
-    def commit(self, item: PlannedInput, result: EncodedRow | Rejection) -> None:
+    def commit(self, index: int, result: EncodedRow | Rejection) -> None:
         """Add an input's outcome; with the last one of its shard, the shard is finished.
+
+        Args:
+            index: The input's place in the plan.
+            result: Its row, or why there is none.
 
         Raises:
             OutputError: if something cannot be written.
         """
-        shard = self._plan.shard_of(item)
+        shard = self._layout.shard_of(index)
         if self._open is None:
             staging = self._workspace.staging(shard)
-            writer = self._layout.shard_writer(staging, shard, self._plan.shards)
+            writer = self._format.shard_writer(staging, shard, self._layout.shards)
             self._open = (staging, writer)
         staging, writer = self._open
         if isinstance(result, Rejection):
@@ -53,8 +57,19 @@ class ShardCommitter:
         else:
             writer.write(result)
             self._rows[result.split] += 1
-        if self._plan.ends_shard(item):
+        if self._layout.ends_shard(index):
             self._finish(shard, staging, writer)
+
+    def end_shard(self, shard: int) -> None:
+        """Finish a shard whose last inputs are not committed; without any, it is finished empty.
+
+        Raises:
+            OutputError: if something cannot be written.
+        """
+        if self._open is None:
+            staging = self._workspace.staging(shard)
+            self._open = (staging, self._format.shard_writer(staging, shard, self._layout.shards))
+        self._finish(shard, *self._open)
 
     def _finish(self, shard: int, staging: Path, writer: ShardWriter) -> None:
         writer.close()

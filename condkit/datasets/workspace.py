@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from condkit import atomic
 from condkit.datasets.lock import RECORDS, sweep
-from condkit.datasets.planning import SPLITS, BuildPlan, PlannedInput
+from condkit.datasets.plan_store import PlanStore
+from condkit.datasets.planning import SPLITS
 from condkit.errors import DatasetError, OutputError
 from condkit.types import Rejection
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+PLAN = "plan.sqlite"
+"""The plan's file in the hidden folder."""
 PRODUCTS = (
     "manifest.json",
     "README.md",
     "SHA256SUMS",
     "rejected.jsonl",
+    "contact_sheet.png",
     "data",
     "train",
     "validation",
@@ -85,10 +90,10 @@ class Workspace:
     def __init__(self, dataset: Path) -> None:
         self.dataset = dataset
         self._folder = dataset / RECORDS
-        self._plan = self._folder / "plan.json"
-        self._inputs = self._folder / "inputs.jsonl"
+        self._plan = self._folder / PLAN
         self._shards = self._folder / "shards"
         self._partial = self._folder / "partial"
+        self._lines = self._folder / "metadata"
 
     def check_ours(self) -> None:
         """Refuse a folder that holds anything but a dataset of ours.
@@ -120,33 +125,20 @@ class Workspace:
             *(self.dataset / name for name in PRODUCTS),
             self._partial,
             self._shards,
-            self._inputs,
+            self._lines,
             self._plan,
         ):
             _remove(path)
 
-    def save_plan(self, plan: BuildPlan) -> None:
-        """Begin a dataset.
+    def new_plan(self) -> AbstractContextManager[PlanStore]:
+        """A place for the plan; it becomes the dataset's when the block ends well.
 
         Raises:
             OutputError: if the folder cannot be written.
         """
-        lines = (json.dumps(item.as_dict(), ensure_ascii=False) for item in plan.inputs)
-        atomic.write_text(self._inputs, "".join(line + "\n" for line in lines))
-        atomic.write_json(
-            self._plan,
-            {
-                "version": FORMAT_VERSION,
-                "parameters": plan.parameters,
-                "shard_size": plan.shard_size,
-                "source_sha256": plan.source_sha256,
-                "environment": plan.environment,
-                "left_out": plan.left_out,
-                "rejections": [rejection.as_dict() for rejection in plan.rejections],
-            },
-        )
+        return _new_plan(self._plan)
 
-    def load_plan(self) -> BuildPlan | None:
+    def open_plan(self) -> PlanStore | None:
         """The plan of the dataset that is there; None where there is none yet.
 
         Raises:
@@ -154,30 +146,15 @@ class Workspace:
         """
         if not self._plan.is_file():
             return None
-        try:
-            values = json.loads(self._plan.read_text(encoding="utf-8"))
-            if values["version"] != FORMAT_VERSION:
-                raise DatasetError(
-                    f"{self._plan}: version {values['version']}, this condkit reads "
-                    f"{FORMAT_VERSION}; use another output folder"
-                )
-            return BuildPlan(
-                parameters=values["parameters"],
-                shard_size=values["shard_size"],
-                inputs=tuple(self._load_inputs()),
-                rejections=tuple(Rejection(**r) for r in values["rejections"]),
-                left_out=values["left_out"],
-                environment=values["environment"],
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        store = PlanStore(self._plan)
+        version = store.facts().get("version")
+        if version != FORMAT_VERSION:
+            store.close()
             raise DatasetError(
-                f"{self._plan} cannot be read ({error}); remove {self.dataset} and start again"
-            ) from error
-
-    def _load_inputs(self) -> Iterator[PlannedInput]:
-        with self._inputs.open(encoding="utf-8", newline="\n") as file:
-            for line in file:
-                yield PlannedInput(**json.loads(line))
+                f"{self._plan}: version {version}, this condkit reads {FORMAT_VERSION}; use "
+                "another output folder"
+            )
+        return store
 
     def staging(self, shard: int) -> Path:
         """An empty folder for the unfinished files of a shard; a stale one is emptied.
@@ -215,6 +192,16 @@ class Workspace:
 
     def _record_path(self, shard: int) -> Path:
         return self._shards / f"{shard:05d}.json"
+
+
+@contextmanager
+def _new_plan(path: Path) -> Iterator[PlanStore]:
+    with atomic.new_file(path) as temporary:
+        store = PlanStore(temporary, new=True)
+        try:
+            yield store
+        finally:
+            store.close()
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from condkit.annotators.annotator import AnnotationPlan
@@ -25,19 +26,34 @@ def check_counts(**values: int | None) -> None:
             raise ConfigError(f"{name}: expected a whole number of at least 1, got {value}")
 
 
-def default_batch_size(plan: AnnotationPlan, runtime: Runtime) -> int:
-    """Images per call: more where a device has to be kept busy."""
-    on_cpu = not plan.weights or runtime.resolve()[0].type == "cpu"
+def default_batch_size(
+    plan: AnnotationPlan, runtime: Runtime, more: Sequence[AnyWeights] = ()
+) -> int:
+    """Images per call: more where a device has to be kept busy.
+
+    Args:
+        plan: What is made.
+        runtime: Where networks run.
+        more: Weights of other networks that run beside.
+    """
+    on_cpu = not (plan.weights or more) or runtime.resolve()[0].type == "cpu"
     return _BATCH_ON_CPU if on_cpu else _BATCH_ON_DEVICE
 
 
-def arithmetic(plan: AnnotationPlan, runtime: Runtime) -> dict[str, str]:
-    """Device, number format, library and backend of the networks; empty for a plan without any.
+def arithmetic(
+    plan: AnnotationPlan, runtime: Runtime, more: Sequence[AnyWeights] = ()
+) -> dict[str, str]:
+    """Device, number format, library and backend of the networks; empty where there are none.
+
+    Args:
+        plan: What is made.
+        runtime: Where networks run.
+        more: Weights of other networks that run beside.
 
     Raises:
         ConfigError: if the device asked for is not there.
     """
-    if not plan.weights:
+    if not (plan.weights or more):
         return {}
     import torch
 

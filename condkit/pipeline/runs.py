@@ -22,12 +22,14 @@ class Progress:
         total: Images of the run.
         rejected: Those of `done` that were rejected.
         images_per_second: Rate of this run, without what was skipped.
+        stage: What is done to them: "" for the run's own work, "hash" while it is planned.
     """
 
     done: int
     total: int
     rejected: int
     images_per_second: float
+    stage: str = ""
 
 
 OnProgress = Callable[[Progress], None]
@@ -42,7 +44,8 @@ class RunSummary:
         planned: Images found.
         written: Images finished by this run.
         skipped: Images that were finished before.
-        rejections: Images left out, sorted by name.
+        rejections: Images left out, sorted by name; of very many the first ones.
+        by_stage: Images left out, by stage; None where `rejections` has them all.
         left_out: Entries that the search for images did not take, by reason.
         seconds: How long it took.
         dry_run: Whether nothing was done; `remaining` says what would have been.
@@ -53,6 +56,7 @@ class RunSummary:
     written: int
     skipped: int
     rejections: tuple[Rejection, ...] = ()
+    by_stage: dict[str, int] | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     seconds: float
     dry_run: bool = False
@@ -60,7 +64,12 @@ class RunSummary:
     @property
     def remaining(self) -> int:
         """Images that are neither finished nor rejected."""
-        return self.planned - self.written - self.skipped - len(self.rejections)
+        return self.planned - self.written - self.skipped - self.rejected
+
+    @property
+    def rejected(self) -> int:
+        """Images left out."""
+        return sum(self.rejected_by_stage.values())
 
     @property
     def images_per_second(self) -> float:
@@ -70,6 +79,8 @@ class RunSummary:
     @property
     def rejected_by_stage(self) -> dict[str, int]:
         """Rejections counted by stage."""
+        if self.by_stage is not None:
+            return self.by_stage
         return dict(sorted(Counter(rejection.stage for rejection in self.rejections).items()))
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,7 +92,7 @@ class RunSummary:
             "written": self.written,
             "skipped": self.skipped,
             "remaining": self.remaining,
-            "rejected": len(self.rejections),
+            "rejected": self.rejected,
             "rejected_by_stage": self.rejected_by_stage,
             "rejections": [rejection.as_dict() for rejection in self.rejections],
             "left_out": self.left_out,
@@ -95,7 +106,7 @@ class RunSummary:
             counts = f"{self.remaining} to make, {self.skipped} there already"
         else:
             counts = f"{self.written} written, {self.skipped} skipped"
-        rejected = f"{len(self.rejections)} rejected"
+        rejected = f"{self.rejected} rejected"
         if self.rejections:
             rejected += f" ({_counts(self.rejected_by_stage)})"
         lines = [f"{self.planned} images: {counts}, {rejected}"]
@@ -120,6 +131,7 @@ class Meter:
         self._started = time.monotonic()
         self.written = 0
         self.rejected = 0
+        self.rejected_before = 0
 
     def count(self, *, rejected: bool = False) -> None:
         """One more image is through."""
@@ -130,7 +142,12 @@ class Meter:
         through = self.written + self.rejected
         seconds = max(time.monotonic() - self._started, 1e-9)
         self._on_progress(
-            Progress(through + self._skipped, self._total, self.rejected, through / seconds)
+            Progress(
+                through + self._skipped,
+                self._total,
+                self.rejected + self.rejected_before,
+                through / seconds,
+            )
         )
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped.
 
-A checkpoint appears under its name only when it is complete.
+A checkpoint appears under its name only when it is complete. No random state is in it, since every
+random number of a run follows from its seed, the sample and the use (`condkit.trainer.noise`).
 """
 
 from __future__ import annotations
@@ -16,32 +17,39 @@ from typing import Any
 
 from condkit import atomic
 from condkit.errors import TrainingError
+from condkit.trainer.decoder import put_decoder, read_decoder, save_decoder
+from condkit.trainer.learner import CONTROL, DECODER, Learner
 from condkit.trainer.run_folder import RunFolder, RunRecord
 from condkit.types import ConditionSpec
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout below."""
 
 _STATE = "state.json"
 _OPTIMIZER = "optimizer.pt"
 _CONTROLNET = "controlnet"
+_AVERAGE = "ema"
+_BEST = "best.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _NAME = re.compile(r"step-(\d{8,})")
 
 # Settings that may change between two halves of a run: none of them reaches the weights of a step
-# (the base is compared by its weights, not by its name).
+# but by rounding (the base is compared by its weights, not by its name; passes times devices
+# count, however they share the work).
 _FREE = (
     "base",
     "summary",
     "run.steps",
     "run.log_every",
+    "run.trackers",
+    "optim.accumulation",
     "data.prefetch",
     "data.cache_latents",
     "data.cache_mib",
 )
-_FREE_TABLES = ("checkpoint", "preview")
+_FREE_TABLES = ("checkpoint", "preview", "compute")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,7 @@ class RunIdentity:
         base_fingerprint: Hash of the base's weights.
         manifest_sha256: Hash of the dataset's manifest.
         rows: Rows in the training split.
+        micro_batches: Micro-batches of an optimizer step, of all devices together.
         condition: The condition's spec, as a dictionary.
         noise_scheme: How random numbers are derived.
         dtype: Precision of the arithmetic.
@@ -62,6 +71,7 @@ class RunIdentity:
     base_fingerprint: str
     manifest_sha256: str
     rows: int
+    micro_batches: int
     condition: dict[str, Any]
     noise_scheme: str
     dtype: str
@@ -74,13 +84,19 @@ class RunIdentity:
 def save_checkpoint(
     folder: Path,
     step: int,
-    control_net: Any,  # noqa: ANN401 - diffusers.ControlNetModel
-    optimizer: Any,  # noqa: ANN401 - torch.optim.Optimizer
+    learner: Learner,
     identity: RunIdentity,
     *,
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `step` and remove all but the newest `keep`.
+    """Write the checkpoint of `step`; of the older ones the newest and the best stay.
+
+    Args:
+        folder: Of all checkpoints.
+        step: Optimizer steps done.
+        learner: What is saved.
+        identity: Stands in the checkpoint.
+        keep: How many of the newest stay.
 
     Raises:
         OutputError: if it cannot be written; the earlier checkpoints are unharmed.
@@ -90,13 +106,71 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     spec = ConditionSpec.from_dict(dict(identity.condition))
     with atomic.new_folder(final) as temporary:
-        save_control_net(control_net, temporary / _CONTROLNET, spec)
-        torch.save(optimizer.state_dict(), temporary / _OPTIMIZER)
-        state = {"format": FORMAT, "step": step, **identity.as_dict()}
+        save_trained(learner, temporary / _CONTROLNET, spec)
+        if learner.averages:
+            with learner.averaged():
+                save_trained(learner, temporary / _AVERAGE, spec)
+        torch.save(learner.optimizer.state_dict(), temporary / _OPTIMIZER)
+        state = {
+            "format": FORMAT,
+            "step": step,
+            "unlocked_decoder": learner.is_unlocked,
+            "ema_updates": {part: ema.updates for part, ema in learner.averages.items()},
+            **identity.as_dict(),
+        }
         atomic.write_json(temporary / _STATE, state)
-    for old in complete_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    _remove_old(folder, keep)
     return final
+
+
+def _remove_old(folder: Path, keep: int) -> None:
+    best = best_checkpoint(folder)
+    for old in complete_checkpoints(folder)[:-keep]:
+        if old != best:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def mark_best(folder: Path, step: int, score: float) -> bool:
+    """Note the score of a checkpoint that was just saved.
+
+    Args:
+        folder: Of all checkpoints.
+        step: The checkpoint's.
+        score: Its validation score; the larger the better.
+
+    Returns:
+        Whether it is the best by now; then it stays until a better one comes.
+    """
+    before = _best(folder)
+    if before is not None and before[1] >= score:
+        return False
+    atomic.write_json(folder / _BEST, {"step": step, "score": score})
+    return True
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the best validation score, where one was scored and is still there."""
+    best = _best(folder)
+    path = folder / f"step-{best[0]:08d}" if best else None
+    return path if path is not None and path.is_dir() else None
+
+
+def _best(folder: Path) -> tuple[int, float] | None:
+    try:
+        values = json.loads((folder / _BEST).read_text(encoding="utf-8"))
+        return int(values["step"]), float(values["score"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("cannot read %s (%s); the best checkpoint is not known", folder, error)
+        return None
+
+
+def save_trained(learner: Learner, folder: Path, spec: ConditionSpec) -> None:
+    """Write the ControlNet, and the base's decoder where it was trained too."""
+    save_control_net(learner.control_net, folder, spec)
+    if learner.is_unlocked:
+        save_decoder(learner.base.unet, folder, learner.base.fingerprint)
 
 
 def save_control_net(control_net: Any, folder: Path, spec: ConditionSpec) -> None:  # noqa: ANN401
@@ -124,8 +198,9 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def control_net_folder(checkpoint: Path) -> Path:
-    """Where a checkpoint holds its ControlNet."""
-    return checkpoint / _CONTROLNET
+    """Where a checkpoint holds its ControlNet for use: the running average, if one was kept."""
+    average = checkpoint / _AVERAGE
+    return average if average.is_dir() else checkpoint / _CONTROLNET
 
 
 def saved_control_net(run: Path, record: RunRecord) -> Path:
@@ -143,13 +218,8 @@ def saved_control_net(run: Path, record: RunRecord) -> Path:
     return control_net_folder(checkpoints[-1])
 
 
-def restore(
-    checkpoint: Path,
-    control_net: Any,  # noqa: ANN401 - diffusers.ControlNetModel
-    optimizer: Any,  # noqa: ANN401 - torch.optim.Optimizer
-    identity: RunIdentity,
-) -> int:
-    """Put a checkpoint's weights and optimizer state into the two objects.
+def restore(checkpoint: Path, learner: Learner, identity: RunIdentity) -> int:
+    """Put a checkpoint's weights, averages and optimizer state into a fresh learner.
 
     Returns:
         The step the checkpoint was made after.
@@ -159,24 +229,45 @@ def restore(
             other data; the message says what differs.
     """
     import torch
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError
 
     try:
         state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
         _check_same_run(state, identity, checkpoint)
-        weights = load_file(control_net_folder(checkpoint) / _WEIGHTS)
-        control_net.load_state_dict(weights)
-        optimizer.load_state_dict(
+        _restore_weights(checkpoint, learner, state)
+        _restore_averages(checkpoint, learner, state)
+        learner.optimizer.load_state_dict(
             torch.load(checkpoint / _OPTIMIZER, map_location="cpu", weights_only=True)
         )
         return int(state["step"])
     except TrainingError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise TrainingError(
             f"cannot resume from {checkpoint}: {error}; remove that folder to go on from the "
             "checkpoint before it"
         ) from error
+
+
+def _restore_weights(checkpoint: Path, learner: Learner, state: Mapping[str, Any]) -> None:
+    from safetensors.torch import load_file
+
+    folder = checkpoint / _CONTROLNET
+    learner.control_net.load_state_dict(load_file(folder / _WEIGHTS))
+    if state["unlocked_decoder"]:
+        # The hash of the base as it was: later it could not be told from the changed one.
+        _ = learner.base.fingerprint
+        put_decoder(learner.base.unet, read_decoder(folder), folder)
+        learner.unlock()
+
+
+def _restore_averages(checkpoint: Path, learner: Learner, state: Mapping[str, Any]) -> None:
+    from safetensors.torch import load_file
+
+    folder = checkpoint / _AVERAGE
+    tensors = {CONTROL: lambda: load_file(folder / _WEIGHTS), DECODER: lambda: read_decoder(folder)}
+    for part, average in learner.averages.items():
+        average.load(tensors[part](), int(state["ema_updates"][part]))
 
 
 def _check_same_run(state: Mapping[str, Any], identity: RunIdentity, checkpoint: Path) -> None:
@@ -191,6 +282,7 @@ def _check_same_run(state: Mapping[str, Any], identity: RunIdentity, checkpoint:
         "base_fingerprint": "the base model's weights",
         "manifest_sha256": "the dataset (its manifest.json)",
         "rows": "the number of training rows",
+        "micro_batches": "the micro-batches of a step (optim.accumulation times devices)",
         "condition": "the condition's spec",
         "noise_scheme": "the scheme of random numbers",
         "dtype": "the precision (--dtype)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,14 @@ from condkit.errors import TrainingError
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.checkpoint import saved_control_net
 from condkit.trainer.config import ControlConfig
+from condkit.trainer.decoder import has_decoder
 from condkit.trainer.ldm_keys import from_ldm
 from condkit.trainer.run_folder import read_record
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 EMBEDDING_CHANNELS = (16, 32, 96, 256)
 """Widths of the hint encoder. Source: lllyasviel/ControlNet cldm/cldm.py (released code)."""
@@ -74,6 +78,12 @@ def _existing(path: Path, base: BaseModel) -> Any:  # noqa: ANN401
         raise TrainingError(
             f"control.start_from={str(path)!r}: there is no such file or folder; give a diffusers "
             "folder, a training run's folder, or a .safetensors, .pth or .ckpt file"
+        )
+    if has_decoder(path):
+        logger.warning(
+            "%s was trained with its base's decoder unlocked; this run begins with the base's own "
+            "decoder, so its first pictures are worse than that run's",
+            path,
         )
     return load_control_net(path, base)
 

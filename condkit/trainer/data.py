@@ -1,4 +1,4 @@
-"""Batches for training: which samples, which crop, which caption.
+"""Samples for training: which crop, mirrored or not, which caption; and batches of them.
 
 Every decision follows from (seed, sample key, use), so the n-th batch of a run is the same whether
 the run was resumed or not, and however many threads prepare it.
@@ -7,18 +7,27 @@ the run was resumed or not, and however many threads prepare it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from condkit import geometry
 from condkit.errors import DatasetError, TrainingError
+from condkit.geometry import How, Size
 from condkit.trainer import noise
+from condkit.trainer.buckets import Shape, ShapeRule
 from condkit.trainer.config import DataConfig
+from condkit.trainer.flips import Flipper
+from condkit.trainer.mixing import Place
+from condkit.trainer.provenance import Origin, TimeIds, origin_from_facts, whole_picture
 from condkit.types import ConditionSpec, MapPixels, RgbImage
+
+if TYPE_CHECKING:
+    import torch
 
 Box = tuple[int, int, int, int]
 """Top, left, height, width in pixels."""
@@ -26,11 +35,12 @@ Box = tuple[int, int, int, int]
 HIDDEN = -1.0
 """The hint value of pixels that a map's mask hides; outside of [0, 1], so no colour is like it."""
 
-_WORKERS = 2
-
 
 class PairedRow(Protocol):
-    """One pair of a dataset; `condkit.datasets.reader.Row` is one."""
+    """One pair of a dataset; `condkit.datasets.reader.Row` is one.
+
+    A row may also have `captions` (all of them), `facts` and `data` (the dataset's other columns).
+    """
 
     @property
     def key(self) -> str:
@@ -42,7 +52,7 @@ class PairedRow(Protocol):
 
     @property
     def text(self) -> str:
-        """The caption."""
+        """The caption; the first of several."""
 
     @property
     def maps(self) -> Mapping[str, MapPixels]:
@@ -56,7 +66,31 @@ class PairedRows(Protocol):
         """How many rows there are."""
 
     def __getitem__(self, index: int) -> PairedRow:
-        """The row at `index`, decoded; several threads may ask at once."""
+        """The row at `index`; several threads may ask at once."""
+
+
+class Feed(Protocol):
+    """The samples of one dataset one after the other, epoch after epoch."""
+
+    def at(self, position: int) -> tuple[PairedRow, int]:
+        """The row at a position, and how often it was used before; many threads may ask at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """All that decides which pixels of a row's picture a sample shows.
+
+    Attributes:
+        content: Dataset and row.
+        scaled_hw: The picture's height and width after resizing.
+        box: The crop in it, unflipped.
+        flipped: Whether it was mirrored.
+    """
+
+    content: str
+    scaled_hw: Size
+    box: Box
+    flipped: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,35 +101,53 @@ class Example:
         key: The row's key.
         use: How often the row was used before in this run.
         caption: The caption, or the empty string where it was dropped.
-        pixels: (3, h, w) float32 in [-1, 1].
+        pixels: (3, h, w) float32 in [-1, 1]; None where the latents are known.
         hint: (3, h, w) float32 in [0, 1], RGB; `HIDDEN` where the map's mask hides the picture.
-        picture_hw: Height and width of the row's picture, before the crop.
+        picture_hw: Height and width of the row's picture (after resizing), before the crop.
         box: Where the crop lay in the unflipped picture.
-        flipped: Whether picture and map were mirrored after the crop.
-        crop_repeats: Whether every use of the row has this crop.
+        flipped: Whether picture and map were mirrored.
+        crop_repeats: Whether later uses of the row have this crop again.
+        origin: Where the picture lies in its original; None where it is its own.
+        moments: (2C, h', w') mean and deviation of the VAE, from the cache on disk, or None.
+        content: Dataset and row; the key alone where there is one dataset.
     """
 
     key: str
     use: int
     caption: str
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.float32] | None
     hint: NDArray[np.float32]
     picture_hw: tuple[int, int]
     box: Box
     flipped: bool
     crop_repeats: bool
+    origin: Origin | None = None
+    moments: torch.Tensor | None = None
+    content: str = ""
 
     @property
-    def time_ids(self) -> tuple[int, int, int, int, int, int]:
-        """SDXL's size conditions: height and width before the crop, its top and left, its size.
+    def size_hw(self) -> Size:
+        """Height and width of the sample in pixels."""
+        return int(self.hint.shape[1]), int(self.hint.shape[2])
+
+    @property
+    def time_ids(self) -> TimeIds:
+        """SDXL's size conditions: the original's height and width, the crop's place and size.
 
         Source: arXiv 2307.01952, section 2.2. A flipped sample counts as a crop of the flipped
-        picture.
+        original.
         """
-        top, left, height, width = self.box
-        if self.flipped:
-            left = self.picture_hw[1] - left - width
-        return (*self.picture_hw, top, left, height, width)
+        origin = self.origin or whole_picture(self.picture_hw)
+        return origin.time_ids(self.box, flipped=self.flipped)
+
+    @property
+    def cut(self) -> Cut:
+        """What the encoding of its picture depends on."""
+        return Cut(self.content or self.key, self.picture_hw, self.box, self.flipped)
+
+
+Remembered = Callable[[Cut], "torch.Tensor | None"]
+"""From a cut to the VAE's moments, where they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,27 +159,25 @@ class ExampleMaker:
         data: Crop, flip and caption settings.
         seed: The run's seed.
         unit: Crop sides are multiples of this many pixels.
+        variants: How many crops and flips a row has; None makes a new one at each use.
+        dataset: The dataset's name in the content of cuts.
+        flipper: Mirrors maps; None mirrors as the spec alone says.
+        latents: Where the moments of cuts are known from.
     """
 
     spec: ConditionSpec
     data: DataConfig
     seed: int
     unit: int
+    variants: int | None = None
+    dataset: str = ""
+    flipper: Flipper | None = None
+    latents: Remembered | None = None
 
     def __post_init__(self) -> None:
-        resolution = self.data.resolution
-        if resolution is not None and resolution % self.unit:
-            down = max(self.unit, resolution // self.unit * self.unit)
-            up = resolution // self.unit * self.unit + self.unit
-            raise TrainingError(
-                f"data.resolution={resolution}: this base model needs sides that are multiples of "
-                f"{self.unit} pixels; use {down} or {up}"
-            )
-        if self.data.flip > 0 and self.spec.flip != "mirror":
-            raise TrainingError(
-                f"data.flip={self.data.flip}: maps of {self.spec.name!r} cannot simply be mirrored "
-                f"({self.spec.flip}); set data.flip=0"
-            )
+        ShapeRule(self.data, self.unit)
+        if self.data.flip > 0:
+            Flipper(self.spec).check()
 
     def __call__(self, row: PairedRow, use: int) -> Example:
         """Make the example of one use of a row.
@@ -136,52 +186,102 @@ class ExampleMaker:
             DatasetError: if the row lacks the map, or map and picture differ in size.
             TrainingError: if the picture is smaller than the crop.
         """
-        image, pixels = row.image, self._map_of(row)
-        box, repeats = self._crop(image.shape[:2], row.key, use)
-        flipped = noise.happens(self.seed, "flip", row.key, use, self.data.flip)
-        drop = noise.happens(self.seed, "caption", row.key, use, self.data.caption_dropout)
+        pixels = self._map_of(row)
+        cut, pixels, repeats = self._decide(row, pixels, use)
+        hint = _piece(pixels, cut, self.spec.resample)
+        moments = self.latents(cut) if self.latents is not None else None
+        own = (pixels.shape[0], pixels.shape[1])
         return Example(
             key=row.key,
             use=use,
-            caption="" if drop else row.text,
-            pixels=pixels_from_image(_cut(image, box, flipped)),
-            hint=hint_from_map(_cut(pixels, box, flipped)),
-            picture_hw=(image.shape[0], image.shape[1]),
-            box=box,
-            flipped=flipped,
+            caption=self._caption(row, use),
+            pixels=None if moments is not None else self.picture(row, cut, own),
+            hint=hint_from_map(hint),
+            picture_hw=cut.scaled_hw,
+            box=cut.box,
+            flipped=cut.flipped,
             crop_repeats=repeats,
+            origin=_origin(row, own, cut.scaled_hw),
+            moments=moments,
+            content=cut.content,
         )
+
+    def cuts(self, row: PairedRow) -> list[Cut]:
+        """All cuts that later uses of a row can have; with `variants`, or where they repeat."""
+        pixels = self._map_of(row)
+        uses = range(self.variants or 1)
+        return list(dict.fromkeys(self._decide(row, pixels, use)[0] for use in uses))
+
+    def picture(self, row: PairedRow, cut: Cut, map_hw: Size) -> NDArray[np.float32]:
+        """A cut's picture as the VAE takes it.
+
+        Raises:
+            DatasetError: if the picture has another size than the row's map.
+        """
+        image = row.image
+        if image.shape[:2] != map_hw:
+            raise DatasetError(
+                f"row {row.key}: its picture has height and width {image.shape[:2]} and its "
+                f"{self.spec.name!r} map {map_hw}; they must be equal, build it again"
+            )
+        return pixels_from_image(_piece(image[:, ::-1] if cut.flipped else image, cut, "image"))
+
+    def _decide(self, row: PairedRow, pixels: MapPixels, use: int) -> tuple[Cut, MapPixels, bool]:
+        """The cut of a use, the map (mirrored with it), and whether the cut comes again."""
+        hw = (int(pixels.shape[0]), int(pixels.shape[1]))
+        turn = use if self.variants is None else use % self.variants
+        shape = ShapeRule(self.data, self.unit)(hw, row.key)
+        box, repeats = self._crop(shape, row.key, turn)
+        flipped = noise.happens(self.seed, "flip", row.key, turn, self.data.flip)
+        if flipped:
+            mirrored = self._mirrored(row, pixels)
+            flipped, pixels = mirrored is not None, pixels if mirrored is None else mirrored
+        content = f"{self.dataset}:{row.key}" if self.dataset else row.key
+        cut = Cut(content, shape.scaled_hw, box, flipped)
+        return cut, pixels, repeats or self.variants is not None
+
+    def _mirrored(self, row: PairedRow, pixels: MapPixels) -> MapPixels | None:
+        flipper = self.flipper or Flipper(self.spec)
+        return flipper(pixels, row.key, facts_of(row), getattr(row, "data", None) or {})
+
+    def _caption(self, row: PairedRow, use: int) -> str:
+        if noise.happens(self.seed, "caption", row.key, use, self.data.caption_dropout):
+            return ""
+        captions = captions_of(row)
+        if len(captions) == 1:
+            return captions[0]
+        choice = noise.generator(self.seed, "caption-choice", row.key, use).integers(len(captions))
+        return captions[int(choice)]
 
     def _map_of(self, row: PairedRow) -> MapPixels:
         pixels = row.maps.get(self.spec.name)
         if pixels is None:
             raise DatasetError(f"row {row.key}: there is no map {self.spec.name!r} in it")
-        if pixels.shape[:2] != row.image.shape[:2]:
-            raise DatasetError(
-                f"row {row.key}: its picture has height and width {row.image.shape[:2]} and its "
-                f"{self.spec.name!r} map {pixels.shape[:2]}; they must be equal, build it again"
-            )
         return pixels
 
-    def _crop(self, size_hw: tuple[int, int], key: str, use: int) -> tuple[Box, bool]:
-        height, width = self._crop_hw(size_hw, key)
-        room_y, room_x = size_hw[0] - height, size_hw[1] - width
+    def _crop(self, shape: Shape, key: str, turn: int) -> tuple[Box, bool]:
+        height, width = shape.crop_hw
+        room_y, room_x = shape.scaled_hw[0] - height, shape.scaled_hw[1] - width
         if self.data.crop == "center" or (room_y == 0 and room_x == 0):
             return (room_y // 2, room_x // 2, height, width), True
-        draw = noise.generator(self.seed, "crop", key, use)
+        draw = noise.generator(self.seed, "crop", key, turn)
         top, left = int(draw.integers(room_y + 1)), int(draw.integers(room_x + 1))
         return (top, left, height, width), False
 
-    def _crop_hw(self, size_hw: tuple[int, int], key: str) -> tuple[int, int]:
-        wanted = self.data.resolution or self.unit
-        if min(size_hw) < wanted:
-            raise TrainingError(
-                f"row {key} has height and width {size_hw}, smaller than the crop of {wanted} "
-                f"pixels; lower data.resolution or build the dataset with --size {wanted} or more"
-            )
-        if self.data.resolution is not None:
-            return self.data.resolution, self.data.resolution
-        return size_hw[0] // self.unit * self.unit, size_hw[1] // self.unit * self.unit
+
+def captions_of(row: PairedRow) -> tuple[str, ...]:
+    """All captions of a row; at least one."""
+    return tuple(getattr(row, "captions", ()) or ()) or (row.text,)
+
+
+def facts_of(row: PairedRow) -> Mapping[str, Any]:
+    """What the dataset knows of a row; empty where it says nothing."""
+    return getattr(row, "facts", None) or {}
+
+
+def _origin(row: PairedRow, hw: Size, scaled_hw: Size) -> Origin:
+    origin = origin_from_facts(facts_of(row), hw, row.key)
+    return origin.scaled((scaled_hw[0] / hw[0], scaled_hw[1] / hw[1]))
 
 
 def pixels_from_image(image: RgbImage) -> NDArray[np.float32]:
@@ -203,40 +303,14 @@ def hint_from_map(pixels: MapPixels) -> NDArray[np.float32]:
     return np.ascontiguousarray(unit.transpose(2, 0, 1))
 
 
-def _cut(pixels: NDArray[Any], box: Box, flipped: bool) -> NDArray[Any]:
-    top, left, height, width = box
-    cut = pixels[top : top + height, left : left + width]
-    return cut[:, ::-1] if flipped else cut
-
-
-@dataclass(frozen=True, slots=True)
-class Sampler:
-    """Which rows the n-th micro-batch of a run holds.
-
-    Epochs follow each other without a gap, each in its own order, so every row is used once per
-    epoch and no batch is short.
-
-    Attributes:
-        count: Rows in the split.
-        batch_size: Rows per micro-batch.
-        seed: The run's seed.
-    """
-
-    count: int
-    batch_size: int
-    seed: int
-
-    def __call__(self, cursor: int) -> list[tuple[int, int]]:
-        """(row index, use) for each place of micro-batch number `cursor`."""
-        places = range(cursor * self.batch_size, (cursor + 1) * self.batch_size)
-        orders = {
-            epoch: noise.permutation(self.seed, epoch, self.count)
-            for epoch in range(places[0] // self.count, places[-1] // self.count + 1)
-        }
-        return [
-            (int(orders[place // self.count][place % self.count]), place // self.count)
-            for place in places
-        ]
+def _piece(pixels: NDArray[Any], cut: Cut, how: How) -> NDArray[Any]:
+    """Resize and crop pixels that are mirrored already where the cut is."""
+    top, left, height, width = cut.box
+    if pixels.shape[:2] != cut.scaled_hw:
+        pixels = geometry.resize(pixels, cut.scaled_hw, how)
+    if cut.flipped:
+        left = cut.scaled_hw[1] - left - width
+    return pixels[top : top + height, left : left + width]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,16 +318,18 @@ class BatchLoader:
     """Micro-batches in order, some of them prepared ahead.
 
     Attributes:
-        rows: The training split.
-        sampler: Which rows come when.
-        make: Row to example.
+        feeds: The datasets.
+        sampler: Which samples come when.
+        makers: Row to example, one for each dataset.
         prefetch: Batches prepared ahead in threads; 0 prepares each one when it is asked for.
+        workers: How many threads.
     """
 
-    rows: PairedRows
-    sampler: Sampler
-    make: ExampleMaker
+    feeds: Sequence[Feed]
+    sampler: Callable[[int], list[Place]]
+    makers: Sequence[ExampleMaker]
     prefetch: int
+    workers: int = 2
 
     def batch(self, cursor: int) -> list[Example]:
         """Micro-batch number `cursor`.
@@ -261,29 +337,39 @@ class BatchLoader:
         Raises:
             TrainingError: if its crops differ in size.
         """
-        examples = [self.make(self.rows[index], use) for index, use in self.sampler(cursor)]
-        sizes = {example.pixels.shape[1:]: example.key for example in examples}
-        if len(sizes) > 1:
-            (one, key), (other, other_key), *_ = sizes.items()
-            raise TrainingError(
-                f"the pictures differ in size: {one} in row {key}, {other} in row {other_key}; "
-                "set data.resolution so that all crops are equal"
-            )
-        return examples
+        return self._made(self.sampler(cursor))
 
     def batches(self, start: int, stop: int) -> Generator[list[Example], None, None]:
         """Micro-batches `start` to `stop` - 1; an error in one is raised at its turn."""
+        cursors = range(start, stop)
         if self.prefetch == 0:
-            yield from map(self.batch, range(start, stop))
+            yield from map(self.batch, cursors)
             return
-        pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="condkit-batch")
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="condkit-batch")
         try:
             ahead: deque[Future[list[Example]]] = deque()
-            for cursor in range(start, stop):
-                ahead.append(pool.submit(self.batch, cursor))
+            for cursor in cursors:
+                # The sampler is asked here, in order, and not by the threads.
+                ahead.append(pool.submit(self._made, self.sampler(cursor)))
                 if len(ahead) > self.prefetch:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _made(self, places: Sequence[Place]) -> list[Example]:
+        examples = [self._example(place) for place in places]
+        sizes = {example.size_hw: example.key for example in examples}
+        if len(sizes) > 1:
+            (one, key), (other, other_key), *_ = sizes.items()
+            raise TrainingError(
+                f"the pictures differ in size: {one} in row {key}, {other} in row {other_key}; "
+                "set data.resolution so that all crops are equal, or data.buckets=native so that "
+                "those of a batch are"
+            )
+        return examples
+
+    def _example(self, place: Place) -> Example:
+        row, use = self.feeds[place.dataset].at(place.position)
+        return self.makers[place.dataset](row, use)

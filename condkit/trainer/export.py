@@ -14,6 +14,7 @@ from condkit import __version__, atomic
 from condkit.errors import OutputError, TrainingError
 from condkit.settings import choose
 from condkit.trainer.checkpoint import saved_control_net
+from condkit.trainer.decoder import DECODER_FILE, RECORD_FILE, has_decoder, read_decoder
 from condkit.trainer.ldm_keys import to_ldm
 from condkit.trainer.model_card import write_model_card
 from condkit.trainer.run_folder import RunRecord, read_record
@@ -82,6 +83,12 @@ def export_run(
     source = saved_control_net(run, record)
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists; give another place, or --overwrite to replace it")
+    if format != "diffusers" and has_decoder(source):
+        raise TrainingError(
+            f"{run} was trained with its base's decoder unlocked, and a single file holds the "
+            "ControlNet alone, which would steer any other decoder wrongly; use --format "
+            "diffusers, which keeps the decoder beside it"
+        )
     state, config = _read(source, dtype)
     if format == "diffusers":
         return _write_folder(run, record, source, output, state, config, dtype)
@@ -89,15 +96,25 @@ def export_run(
 
 
 def _read(source: Path, dtype: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    import torch
     from safetensors.torch import load_file
 
-    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     try:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         state = load_file(source / _WEIGHTS)
     except (OSError, ValueError) as error:
         raise TrainingError(f"cannot read the ControlNet in {source}: {error}") from error
+    return _cast(state, dtype), config
+
+
+def _cast(state: Mapping[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
+    """The tensors as `dtype`.
+
+    Raises:
+        TrainingError: if a number becomes infinite.
+    """
+    import torch
+
+    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     cast = {name: tensor.to(kinds[dtype]) for name, tensor in state.items()}
     lost = [name for name, tensor in cast.items() if not bool(torch.isfinite(tensor).all())]
     if lost:
@@ -105,7 +122,7 @@ def _read(source: Path, dtype: str) -> tuple[dict[str, torch.Tensor], dict[str, 
             f"{len(lost)} tensors do not fit into {dtype} ({', '.join(lost[:3])}); "
             "use --dtype bf16 or fp32"
         )
-    return cast, config
+    return cast
 
 
 def _write_folder(
@@ -125,6 +142,10 @@ def _write_folder(
         for name in ("config.json", "condition.json"):
             shutil.copyfile(source / name, temporary / name)
         save_file(dict(state), temporary / _WEIGHTS, metadata={"format": "pt"})
+        if has_decoder(source):
+            decoder = _cast(read_decoder(source), dtype)
+            save_file(decoder, temporary / DECODER_FILE, metadata={"format": "pt"})
+            shutil.copyfile(source / RECORD_FILE, temporary / RECORD_FILE)
         shown = [name for name in _SHOWN if (run / name).is_file()]
         for name in shown:
             shutil.copyfile(run / name, temporary / name)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from condkit.datasets.reader import PairedDataset, open_dataset
-from condkit.errors import DatasetError
-from condkit.settings import as_mapping, choose
+from condkit.settings import as_mapping
 from condkit.trainer import noise
 from condkit.trainer.base_model import BaseModel, load_base
 from condkit.trainer.checkpoint import RunIdentity
 from condkit.trainer.compute import training_compute
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.data import PairedRows
+from condkit.trainer.distributed import Ranks
 from condkit.trainer.run_folder import RunFolder, RunRecord
+from condkit.trainer.training_data import TrainingData, open_training_data
 from condkit.types import ConditionSpec
 
 
@@ -27,25 +25,32 @@ class Job:
         config: The settings.
         folder: Where the run writes.
         spec: The condition.
-        rows: The training split.
-        preview_rows: The split that previews come from.
+        data: The datasets.
         base: The frozen model.
         identity: What both halves of a resumed run have in common.
         record: What stands in `run.json`.
+        ranks: This process among those that train together.
     """
 
     config: TrainConfig
     folder: RunFolder
     spec: ConditionSpec
-    rows: PairedRows
-    preview_rows: PairedRows
+    data: TrainingData
     base: BaseModel
     identity: RunIdentity
     record: RunRecord
+    ranks: Ranks
 
 
 def prepare(
-    config: TrainConfig, data: Path, folder: RunFolder, *, device: str, dtype: str, offline: bool
+    config: TrainConfig,
+    data: Path,
+    folder: RunFolder,
+    *,
+    device: str,
+    dtype: str,
+    offline: bool,
+    ranks: Ranks | None = None,
 ) -> Job:
     """Open the dataset and load the base.
 
@@ -55,18 +60,16 @@ def prepare(
         TrainingError: if the base cannot be used.
         ConfigError: if the device or the precision is not there.
     """
-    dataset = open_dataset(data)
-    name = choose(config.condition, dataset.conditions, what=f"condition in {data}")
-    spec = dataset.conditions[name]
-    rows = _rows(dataset, "train", data)
-    has_validation = "validation" in dataset.splits and len(dataset.split("validation")) > 0
+    pairs = open_training_data(config, data)
+    spec = pairs.spec
+    ranks = ranks or Ranks()
     base = load_base(config.base, training_compute(device, dtype), offline=offline)
-    manifest = hashlib.sha256((data / "manifest.json").read_bytes()).hexdigest()
     identity = RunIdentity(
         config=as_mapping(config),
         base_fingerprint=base.fingerprint,
-        manifest_sha256=manifest,
-        rows=len(rows),
+        manifest_sha256=pairs.fingerprint,
+        rows=pairs.rows,
+        micro_batches=config.optim.accumulation * ranks.size,
         condition=spec.as_dict(),
         noise_scheme=noise.SCHEME,
         dtype=base.compute.dtype_name,
@@ -75,19 +78,12 @@ def prepare(
         config=config,
         folder=folder,
         spec=spec,
-        rows=rows,
-        preview_rows=dataset.split("validation") if has_validation else rows,
+        data=pairs,
         base=base,
         identity=identity,
         record=_record(config, identity, spec, data),
+        ranks=ranks,
     )
-
-
-def _rows(dataset: PairedDataset, split: str, data: Path) -> PairedRows:
-    rows: PairedRows = dataset.split(choose(split, dataset.splits, what=f"split in {data}"))
-    if len(rows) == 0:
-        raise DatasetError(f"{data}: its {split} split is empty; build it from more pictures")
-    return rows
 
 
 def _record(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from condkit.errors import TrainingError
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.data import Example
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LatentKey = tuple[str, tuple[int, int, int, int], bool, str]
-"""Content key, crop box, flipped or not, VAE fingerprint: all that the encoding depends on."""
+LatentKey = tuple[Any, ...]
+"""A cut and the VAE's fingerprint: all that the encoding depends on."""
 
 
 class LatentCache:
@@ -89,8 +90,10 @@ class LatentEncoder:
         return latents * float(self._base.vae.config.scaling_factor)
 
     def _moments(self, example: Example) -> torch.Tensor:
-        """(2C, h, w) float32 mean and deviation, from the cache or the VAE."""
-        key = (example.key, example.box, example.flipped, self._base.vae_fingerprint)
+        """(2C, h, w) float32 mean and deviation, from a cache or the VAE."""
+        if example.moments is not None:
+            return example.moments.float()
+        key = (example.cut, self._base.vae_fingerprint)
         kept = self._cache.get(key) if example.crop_repeats else None
         if kept is None:
             kept = self._encode(example)
@@ -103,6 +106,8 @@ class LatentEncoder:
         # resumed run, whose cache begins empty, could not repeat an uninterrupted one.
         import torch
 
+        if example.pixels is None:
+            raise TrainingError(f"row {example.key}: it has neither pixels nor latents")
         pixels = torch.from_numpy(example.pixels)[None].to(self._base.compute.device)
         with torch.no_grad(), self._base.compute.autocast():
             distribution = self._base.vae.encode(pixels).latent_dist

@@ -9,6 +9,7 @@ from typing import Any
 
 from condkit import __version__
 from condkit.trainer.base_model import BUILT_IN
+from condkit.trainer.decoder import DECODER_FILE
 from condkit.trainer.run_folder import RunFolder, RunRecord
 
 _SETTINGS = (
@@ -40,6 +41,7 @@ def write_model_card(
         [
             *_head(record),
             *_usage(record, is_xl),
+            *_decoder(record),
             *_making(record, _read_json(folder.config)),
             *_figures(_read_json(folder.evaluation)),
             *[line for name in pictures for line in (f"![{Path(name).stem}]({name})", "")],
@@ -83,6 +85,26 @@ def _usage(record: RunRecord, is_xl: bool) -> Iterator[str]:
         "```",
         "",
         f"Maps of a photograph: `condkit annotate PHOTO -o maps --condition {name}`.",
+        "",
+    )
+
+
+def _decoder(record: RunRecord) -> Iterator[str]:
+    """How to use what works with its own changed base alone."""
+    if record.portable:
+        return
+    yield from (
+        "## Not portable",
+        "",
+        f"The decoder of {_base_name(record)} was trained with this ControlNet. Without it, and "
+        "with any other model, the pictures are worse. Put it into the pipeline first:",
+        "",
+        "```python",
+        "from safetensors.torch import load_file",
+        "",
+        f'decoder = load_file("path/to/this/folder/{DECODER_FILE}")',
+        "pipeline.unet.load_state_dict(decoder, strict=False)",
+        "```",
         "",
     )
 

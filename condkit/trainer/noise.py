@@ -48,9 +48,16 @@ def happens(seed: int, purpose: str, key: str, use: int, probability: float) -> 
     return bool(generator(seed, purpose, key, use).random() < probability)
 
 
-@lru_cache(maxsize=4)
-def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order of `count` samples in an epoch; read-only, since it is remembered."""
-    order = generator(seed, "order", "", epoch).permutation(count)
+@lru_cache(maxsize=8)
+def permutation(seed: int, epoch: int, count: int, key: str = "") -> NDArray[np.int64]:
+    """The order of `count` samples in an epoch; read-only, since it is remembered.
+
+    Args:
+        seed: The run's seed.
+        epoch: Which epoch.
+        count: How many samples.
+        key: Tells the datasets of a mix apart.
+    """
+    order = generator(seed, "order", key, epoch).permutation(count)
     order.setflags(write=False)
     return order

@@ -83,6 +83,8 @@ class RunRecord:
         status: "running" or "finished".
         step: The last saved optimizer step.
         loss: Mean loss of the log interval that ended there, if there was one.
+        portable: Whether the ControlNet works with any base of its kind; not where the base's
+            decoder was trained with it.
     """
 
     base: str
@@ -93,6 +95,7 @@ class RunRecord:
     status: Status
     step: int
     loss: float | None
+    portable: bool = True
 
     def write(self, path: Path) -> None:
         """Replace `path` by this record."""

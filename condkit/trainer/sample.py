@@ -13,6 +13,7 @@ from condkit.trainer.checkpoint import saved_control_net
 from condkit.trainer.compute import Compute, resolve_compute
 from condkit.trainer.control_net import load_control_net
 from condkit.trainer.data import HIDDEN, hint_from_map
+from condkit.trainer.decoder import use_decoder
 from condkit.trainer.generation import Painter, Sampling
 from condkit.trainer.run_folder import RunRecord, read_record
 from condkit.types import ConditionSpec, MapPixels, RgbImage
@@ -52,7 +53,9 @@ def open_run(
     record = read_record(run)
     weights = saved_control_net(run, record)
     model = load_base(base or record.base, compute, offline=offline)
-    return TrainedRun(record, model, load_control_net(weights, model))
+    control_net = load_control_net(weights, model)
+    use_decoder(model, weights, record.base_fingerprint)
+    return TrainedRun(record, model, control_net)
 
 
 def sample(

@@ -6,23 +6,25 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from condkit import atomic
 from condkit.errors import OutputError, TrainingError
 from condkit.settings import as_mapping
-from condkit.trainer.checkpoint import complete_checkpoints, restore, save_control_net
-from condkit.trainer.config import OptimConfig, TrainConfig
+from condkit.trainer.checkpoint import complete_checkpoints, restore, save_trained
+from condkit.trainer.config import TrainConfig
 from condkit.trainer.control_net import initial_control_net
-from condkit.trainer.data import BatchLoader, ExampleMaker, Sampler
+from condkit.trainer.distributed import RankSampler, joined
 from condkit.trainer.job import Job, prepare
 from condkit.trainer.latents import LatentCache, LatentEncoder
+from condkit.trainer.learner import Learner
 from condkit.trainer.loop import TrainingLoop, TrainProgress
 from condkit.trainer.preview import Previewer
 from condkit.trainer.run_folder import RunFolder, Status, read_record
 from condkit.trainer.run_log import RunLog
 from condkit.trainer.step import OptimizerStep
+from condkit.trainer.training_data import new_loader
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +62,10 @@ def train(
     device: str = "auto",
     dtype: str = "auto",
     offline: bool = False,
+    score: Callable[[Learner, int], float] | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainSummary:
-    """Train a ControlNet.
+    """Train a ControlNet; under torchrun, together with the other processes.
 
     Args:
         config: The settings, from `load_recipe`.
@@ -73,6 +76,8 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "bf16" or "fp32"; the ControlNet's weights are fp32 in any case.
         offline: Take hub files from the local cache alone.
+        score: Judges the weights (the running averages, where they are kept) after each
+            checkpoint of a step; the larger the better, and the best one is kept.
         on_progress: Called after each optimizer step.
 
     Raises:
@@ -86,11 +91,12 @@ def train(
     checkpoints = _existing_checkpoints(folder, resume=resume)
     if base is not None:
         config = replace(config, base=base)
-    job = prepare(config, data, folder, device=device, dtype=dtype, offline=offline)
-    control_net = initial_control_net(job.base, config.control, config.run.seed)
-    optimizer = _new_optimizer(control_net, config.optim)
-    start = restore(checkpoints[-1], control_net, optimizer, job.identity) if checkpoints else 0
-    return _run(job, control_net, optimizer, start, on_progress or (lambda progress: None))
+    with joined(device) as (ranks, place):
+        job = prepare(config, data, folder, device=place, dtype=dtype, offline=offline, ranks=ranks)
+        learner = _new_learner(job)
+        start = restore(checkpoints[-1], learner, job.identity) if checkpoints else 0
+        ranks.same_weights(learner.parameters())
+        return _run(job, learner, start, score, on_progress or (lambda progress: None))
 
 
 def _existing_checkpoints(folder: RunFolder, *, resume: bool) -> list[Path]:
@@ -105,46 +111,42 @@ def _existing_checkpoints(folder: RunFolder, *, resume: bool) -> list[Path]:
     return checkpoints
 
 
-def _new_optimizer(control_net: Any, config: OptimConfig) -> Any:  # noqa: ANN401
+def _new_learner(job: Job) -> Learner:
+    """The networks as `compute` wants them, and what trains them."""
     import torch
 
-    parameters = [p for p in control_net.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=parameters[0].device.type in ("cpu", "cuda"),
-    )
+    control_net = initial_control_net(job.base, job.config.control, job.config.run.seed)
+    if job.config.compute.channels_last:
+        for module in (job.base.unet, job.base.vae, control_net):
+            module.to(memory_format=torch.channels_last)
+    if job.config.compute.gradient_checkpointing:
+        control_net.enable_gradient_checkpointing()
+        job.base.unet.enable_gradient_checkpointing()
+    return Learner(job.base, control_net, job.config)
 
 
 def _run(
     job: Job,
-    control_net: Any,  # noqa: ANN401
-    optimizer: Any,  # noqa: ANN401
+    learner: Learner,
     start: int,
+    score: Callable[[Learner, int], float] | None,
     on_progress: Callable[[TrainProgress], None],
 ) -> TrainSummary:
-    import torch
-
-    for module in (job.base.unet, job.base.vae, control_net):
-        module.to(memory_format=torch.channels_last)
     loss = _last_loss(job.folder) if start else float("nan")
-    job.folder.path.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(job.folder.config, as_mapping(job.config))
-    log = RunLog(job.folder, start)
+    log = _open_folder(job, start) if job.ranks.is_main else None
     began = time.monotonic()
     try:
-        loop = _new_loop(job, control_net, optimizer, log, on_progress)
+        loop = _new_loop(job, learner, log, score, on_progress)
         loop.loss = loss
-        _save_record(job, "running", start, loss)
+        _save_record(job, learner, "running", start, loss)
         loop.run(start)
     finally:
-        log.close()
-    with atomic.new_folder(job.folder.controlnet) as temporary:
-        save_control_net(control_net, temporary, job.spec)
-    _save_record(job, "finished", job.config.run.steps, loop.loss)
+        if log is not None:
+            log.close()
+    if job.ranks.is_main:
+        with learner.averaged(), atomic.new_folder(job.folder.controlnet) as temporary:
+            save_trained(learner, temporary, job.spec)
+    _save_record(job, learner, "finished", job.config.run.steps, loop.loss)
     return TrainSummary(
         run=str(job.folder.path),
         controlnet=str(job.folder.controlnet),
@@ -156,44 +158,69 @@ def _run(
     )
 
 
+def _open_folder(job: Job, start: int) -> RunLog:
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(job.folder.config, as_mapping(job.config))
+    return RunLog(job.folder, start)
+
+
 def _new_loop(
     job: Job,
-    control_net: Any,  # noqa: ANN401
-    optimizer: Any,  # noqa: ANN401
-    log: RunLog,
+    learner: Learner,
+    log: RunLog | None,
+    score: Callable[[Learner, int], float] | None,
     on_progress: Callable[[TrainProgress], None],
 ) -> TrainingLoop:
-    config, seed = job.config, job.config.run.seed
-    make = ExampleMaker(job.spec, config.data, seed, job.base.unit)
-    sampler = Sampler(len(job.rows), config.data.batch_size, seed)
+    config, optimizer = job.config, learner.optimizer
     cache_mib = config.data.cache_mib if config.data.cache_latents else 0
     encoder = LatentEncoder(job.base, LatentCache(cache_mib * 2**20))
     return TrainingLoop(
         config=config,
         folder=job.folder,
-        control_net=control_net,
-        optimizer=optimizer,
+        learner=learner,
+        ranks=job.ranks,
         identity=job.identity,
-        loader=BatchLoader(job.rows, sampler, make, config.data.prefetch),
-        step=OptimizerStep(job.base, control_net, optimizer, encoder, config),
-        previewer=_new_previewer(job, control_net),
+        loader=new_loader(
+            job.data,
+            config,
+            job.base.unit,
+            shared=lambda batches: RankSampler(batches, job.ranks),
+        ),
+        step=OptimizerStep(
+            job.base, learner.control_net, optimizer, encoder, config, ranks=job.ranks
+        ),
+        previewer=_new_previewer(job, learner) if job.ranks.is_main else None,
         log=log,
-        on_saved=lambda step, loss: _save_record(job, "running", step, loss),
+        score=partial(score, learner) if score is not None else None,
+        on_saved=lambda step, loss: _save_record(job, learner, "running", step, loss),
         on_progress=on_progress,
     )
 
 
-def _new_previewer(job: Job, control_net: Any) -> Previewer | None:  # noqa: ANN401
+def _new_previewer(job: Job, learner: Learner) -> Previewer | None:
     if job.config.preview.every == 0:
         return None
     return Previewer(
-        job.base, control_net, job.preview_rows, job.spec, job.config.data, job.config.preview
+        job.base,
+        learner.control_net,
+        job.data.preview_rows,
+        job.spec,
+        job.config.data,
+        job.config.preview,
     )
 
 
-def _save_record(job: Job, status: Status, step: int, loss: float) -> None:
-    finite = loss if loss == loss else None
-    replace(job.record, status=status, step=step, loss=finite).write(job.folder.record)
+def _save_record(job: Job, learner: Learner, status: Status, step: int, loss: float) -> None:
+    if not job.ranks.is_main:
+        return
+    record = replace(
+        job.record,
+        status=status,
+        step=step,
+        loss=loss if loss == loss else None,
+        portable=not learner.is_unlocked,
+    )
+    record.write(job.folder.record)
 
 
 def _last_loss(folder: RunFolder) -> float:

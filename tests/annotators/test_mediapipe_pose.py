@@ -86,7 +86,7 @@ def test_nobody_in_the_picture_gives_nobody(annotator, assets):  # row 11
     room = decode(assets / "photos/t2i_room.jpg").image
     for maps in annotator([blue, room]):
         drawn = maps["openpose"]
-        assert drawn.facts == {"persons": 0, "hands": 0, "faces": 0}
+        assert not any(drawn.facts.values())
         assert not drawn.pixels.any()
 
 

@@ -448,7 +448,8 @@ def test_a_condition_can_ask_for_parts(store):
     with Annotator(plan, Runtime("cpu", "fp32", store=store)) as annotator:
         (maps,) = annotator([_noise(1, 64, 80)])
     assert maps["openpose"].data[0].suffix == ".json"
-    assert set(maps["openpose"].facts) == {"persons", "hands", "faces"}
+    shares = {"body_share", "whole_body_share"}
+    assert set(maps["openpose"].facts) == {"persons", "hands", "faces", *shares}
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,8 @@ def test_nobody_gives_a_black_map_and_says_so():  # row 11
         drawn = draw(People((), (33, 47)), params, get_condition(name).spec)
         assert drawn.pixels.shape == (33, 47, 3)
         assert not drawn.pixels.any()
-        assert drawn.facts == {"persons": 0, "hands": 0, "faces": 0}
+        shares = {"body_share": 0, "whole_body_share": 0} if name == "openpose" else {}
+        assert drawn.facts == {"persons": 0, "hands": 0, "faces": 0, **shares}
 
 
 def test_unsure_points_are_counted_and_drawn_only_where_asked_for():
@@ -246,9 +247,12 @@ def test_unsure_points_are_counted_and_drawn_only_where_asked_for():
     spec = get_condition("openpose").spec
     shown, hidden = (pose_map(people, p, spec) for p in (PoseDrawing(), SurePoseDrawing()))
     assert shown.pixels.any()
-    assert shown.facts == {"persons": 1, "hands": 1, "faces": 0}
+    body = int((person.body[:, 2] > 0).sum())
+    shares = {"body_share": body / 18, "whole_body_share": (body + 21) / 130}
+    assert shown.facts == {"persons": 1, "hands": 1, "faces": 0, **shares}
     assert not hidden.pixels.any()
-    assert hidden.facts == {"persons": 1, "hands": 0, "faces": 0}
+    shares = {"body_share": 0, "whole_body_share": 0}
+    assert hidden.facts == {"persons": 1, "hands": 0, "faces": 0, **shares}
     # The file keeps them: what is drawn is the drawing's business.
     assert [d.encode() for d in shown.data] == [d.encode() for d in hidden.data]
     assert b"0.25" in hidden.data[0].encode()

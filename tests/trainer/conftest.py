@@ -47,6 +47,7 @@ def write_dataset(folder: Path, train: int, validation: int, seed: int = 0) -> P
         "condkit_dataset": 1,
         "format": "imagefolder",
         "conditions": {spec.name: spec.as_dict() for spec in plan.specs},
+        "data": {},
         "annotation": plan.as_dict(),
         "rows": {"train": train, "validation": validation},
     }

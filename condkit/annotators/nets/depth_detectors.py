@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from condkit.annotators.backends import runner
 from condkit.annotators.dense import DenseDetector
+from condkit.annotators.detect_sizes import SizeDraw
 from condkit.annotators.nets.transformers_depth import DepthNetwork, DepthPro
 from condkit.budget import Budget
 from condkit.predictions import InverseDepth, MetricDepth, Prediction
@@ -32,6 +33,7 @@ def inverse_depth_detector(
     *,
     detect_size: int,
     multiple: int,
+    draw: SizeDraw | None = None,
 ) -> DenseDetector:
     """A detector of relative inverse depth.
 
@@ -42,6 +44,7 @@ def inverse_depth_detector(
         runtime: Where it runs.
         detect_size: Short side in pixels at which it works.
         multiple: What its sides must be multiples of.
+        draw: Draws the short side for each image, in place of `detect_size`.
 
     Raises:
         WeightsError: if the weights cannot be had or do not fit.
@@ -54,6 +57,7 @@ def inverse_depth_detector(
         model,
         detect_size=detect_size,
         multiple=multiple,
+        draw=draw,
         to_prediction=InverseDepth,
     )
 
@@ -66,6 +70,7 @@ def metric_depth_detector(
     *,
     detect_size: int,
     multiple: int,
+    draw: SizeDraw | None = None,
     variant: str = "",
 ) -> DenseDetector:
     """A detector of depth in metres; `variant` tells apart networks of the same weights."""
@@ -76,6 +81,7 @@ def metric_depth_detector(
         model,
         detect_size=detect_size,
         multiple=multiple,
+        draw=draw,
         variant=variant,
         to_prediction=_metric,
     )
@@ -103,6 +109,7 @@ def _dense(
     detect_size: int,
     multiple: int,
     to_prediction: Callable[[NDArray[Any]], Prediction],
+    draw: SizeDraw | None = None,
     variant: str = "",
 ) -> DenseDetector:
     device, dtype = runtime.resolve()
@@ -115,6 +122,7 @@ def _dense(
         budget=Budget.on(device, name, scale=_SCALE),
         detect_size=detect_size,
         multiple=multiple,
+        draw=draw,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from condkit.annotators.nets.pretrained import read_normalisation
+from condkit.pretrained import read_normalisation
 
 
 class Normalised(nn.Module):

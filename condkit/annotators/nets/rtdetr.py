@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from condkit.annotators.finite import require_finite
-from condkit.annotators.nets.pretrained import load_pretrained
 from condkit.annotators.nets.semantic import half_precision
 from condkit.annotators.nets.yolox import Boxes
 from condkit.budget import Budget
+from condkit.pretrained import load_pretrained
 from condkit.types import RgbImage
 
 _SIDE = 640

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from condkit.annotators.finite import require_finite
-from condkit.annotators.nets.pretrained import load_pretrained, read_normalisation
 from condkit.annotators.nets.resampling import bilinear
 from condkit.annotators.nets.semantic import Framed, Framing, frame, half_precision
 from condkit.budget import Budget
 from condkit.predictions import Prediction, Segments
+from condkit.pretrained import load_pretrained, read_normalisation
 from condkit.types import RgbImage
 
 # The published files are those of the video model, whose memory a single picture does not need.

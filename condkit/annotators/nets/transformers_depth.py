@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from condkit.annotators.nets.normalised import Normalised
-from condkit.annotators.nets.pretrained import load_pretrained
 from condkit.errors import WeightsError
+from condkit.pretrained import load_pretrained
 
 # The first fusion layer of DPT has no second input, so this part of it is never run, and published
 # files lack it.

@@ -17,11 +17,11 @@ from torch import nn
 from condkit.annotators.backends import runner
 from condkit.annotators.nets.class_maps import semantic_scores
 from condkit.annotators.nets.normalised import Normalised
-from condkit.annotators.nets.pretrained import load_pretrained
 from condkit.annotators.nets.semantic import Framing, SemanticDetector, half_precision
 from condkit.annotators.palettes import palette_of_weights
 from condkit.budget import Budget
 from condkit.errors import WeightsError
+from condkit.pretrained import load_pretrained
 from condkit.runtime import Runtime
 from condkit.weights import ModelSpec
 

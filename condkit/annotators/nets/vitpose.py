@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from condkit.annotators.finite import require_finite
-from condkit.annotators.nets.pretrained import load_pretrained, read_normalisation
 from condkit.annotators.nets.rtdetr import RtDetr
 from condkit.annotators.nets.semantic import half_precision
 from condkit.annotators.pose.person_crops import cut_out, in_image, region_around
@@ -25,6 +24,7 @@ from condkit.annotators.pose.wholebody import COCO_JOINTS, body_from_coco
 from condkit.budget import Budget
 from condkit.errors import WeightsError
 from condkit.predictions import People, Person, Prediction
+from condkit.pretrained import load_pretrained, read_normalisation
 from condkit.types import RgbImage
 
 _SIGMA = 0.8

@@ -16,11 +16,14 @@ from condkit.annotators.pose.drawing import (
     visible,
 )
 from condkit.annotators.pose.openpose_json import people_to_json
-from condkit.predictions import People
+from condkit.predictions import BODY_JOINTS, FACE_POINTS, HAND_POINTS, People
 from condkit.types import ConditionMap, ConditionSpec, MapData
 
 SUFFIXES = (".json",)
 """Of the files beside a map."""
+
+WHOLE_BODY_POINTS = BODY_JOINTS + 2 * HAND_POINTS + FACE_POINTS
+"""Of body, both hands and face: 130."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,8 @@ def pose_map(people: People, params: PoseDrawing, spec: ConditionSpec) -> Condit
         stick_width=params.stick_width,
         min_score=params.min_score,
     )
-    return ConditionMap(pixels, spec, facts(people, params.min_score), data(people))
+    counted = facts(people, params.min_score) | shares(people, params.min_score)
+    return ConditionMap(pixels, spec, counted, data(people))
 
 
 def hands_map(people: People, params: PartDrawing, spec: ConditionSpec) -> ConditionMap:
@@ -138,6 +142,37 @@ def facts(people: People, min_score: float = 0.0) -> dict[str, float | int]:
         "hands": count(hands_of(people.persons)),
         "faces": count(person.face for person in people.persons),
     }
+
+
+def shares(people: People, min_score: float = 0.0) -> dict[str, float]:
+    """How much of the person who shows most of it can be seen; 0 where there is nobody.
+
+    Returns:
+        `body_share`: of the 18 joints, and `whole_body_share`: of the 130 points of body, both
+        hands and face, the largest part that one person has: found with that score, and inside of
+        the picture. What was not looked for counts as not found.
+    """
+    bodies = [_seen(person.body, people.size_hw, min_score) for person in people.persons]
+    others = [
+        sum(
+            _seen(part, people.size_hw, min_score)
+            for part in (person.left_hand, person.right_hand, person.face)
+        )
+        for person in people.persons
+    ]
+    wholes = [body + other for body, other in zip(bodies, others, strict=True)]
+    return {
+        "body_share": max(bodies, default=0) / BODY_JOINTS,
+        "whole_body_share": max(wholes, default=0) / WHOLE_BODY_POINTS,
+    }
+
+
+def _seen(points: Points | None, size_hw: tuple[int, int], min_score: float) -> int:
+    if points is None:
+        return 0
+    x, y = points[:, 0], points[:, 1]
+    inside = (x >= -0.5) & (x < size_hw[1] - 0.5) & (y >= -0.5) & (y < size_hw[0] - 0.5)
+    return int((visible(points, min_score) & inside).sum())
 
 
 def data(people: People) -> tuple[MapData, ...]:

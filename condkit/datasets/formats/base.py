@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from condkit.datasets.encoded import DataColumn
 from condkit.datasets.planning import Split
+from condkit.errors import DatasetError
 from condkit.types import ConditionSpec, MapPixels, RgbImage
 
 FACT_COLUMNS = {
@@ -27,10 +29,13 @@ FACT_COLUMNS = {
 to it. `transform` (crop and resize), `scores` (what the filters measured) and `facts` (by
 condition, what was counted in its maps) are JSON text."""
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
+"""How a picture's file may end; maps are PNG always."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRow:
-    """A row whose pictures are PNG files in memory.
+    """A row whose pictures are files in memory.
 
     Attributes:
         index: Place of its input in the build; names its files.
@@ -63,6 +68,71 @@ class EncodedRow:
     def image_name(self) -> str:
         """The name of its picture's file."""
         return f"{self.index:06d}{self.image_suffix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """What the rows of a dataset hold; the same in every format.
+
+    Attributes:
+        conditions: Names of the conditions.
+        data: What the maps were drawn from.
+        many_captions: Whether rows may have several captions, which then have a column.
+        image_suffix: The ending of the pictures' files.
+    """
+
+    conditions: tuple[str, ...]
+    data: tuple[DataColumn, ...] = ()
+    many_captions: bool = False
+    image_suffix: str = ".png"
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The columns that hold picture files: `image`, the conditions, label pictures."""
+        return ("image", *self.conditions, *(item.name for item in self.data if item.is_picture))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns that hold JSON text that maps were drawn from."""
+        return tuple(item.name for item in self.data if not item.is_picture)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns in order.
+
+        diffusers takes columns by place where it is not told their names: the first three must be
+        picture, caption, condition. So the list of all captions stands behind the conditions.
+        """
+        captions = ("captions",) if self.many_captions else ()
+        data = (item.name for item in self.data)
+        return ("image", "text", *self.conditions, *captions, *data, *FACT_COLUMNS)
+
+    def file_name(self, column: str, row: EncodedRow) -> str:
+        """The name of the file in a picture column."""
+        return row.image_name if column == "image" else row.file_name
+
+    def check(self, row: EncodedRow) -> None:
+        """Refuse a row that does not fit, before anything of it is lost in writing.
+
+        Raises:
+            DatasetError: naming what does not fit.
+        """
+        parts = {"image", *row.maps, *row.data}
+        wanted = {*self.pictures, *self.texts}
+        captions = row.captions or (row.text,)
+        if parts != wanted:
+            what = f"columns {sorted(parts)}, the dataset has {sorted(wanted)}"
+        elif row.image_suffix != self.image_suffix:
+            what = f"a {row.image_suffix} picture, the dataset has {self.image_suffix}"
+        elif captions[0] != row.text or (len(captions) > 1 and not self.many_captions):
+            what = (
+                f"{len(captions)} captions that begin with {captions[0]!r}, not only {row.text!r}"
+            )
+        elif row.facts.keys() != FACT_COLUMNS.keys():
+            what = f"facts {sorted(row.facts)}, expected {sorted(FACT_COLUMNS)}"
+        else:
+            return
+        raise DatasetError(f"row {row.index} does not fit into the dataset: it has {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +187,20 @@ class RowReader(Protocol):
         """
         ...
 
+    def row(self, index: int) -> EncodedRow:
+        """Everything that is known of a row; may be called from many threads at once.
+
+        Raises:
+            DatasetError: if a file of it is missing or broken.
+        """
+        ...
+
     def keys(self) -> Iterator[str]:
         """The content hashes of all rows, in order."""
+        ...
+
+    def indices(self) -> Iterator[int]:
+        """`EncodedRow.index` of all rows, in order, without reading pictures."""
         ...
 
 
@@ -138,6 +220,11 @@ class DatasetFormat(Protocol):
     @property
     def name(self) -> str:
         """The name on the command line and in the manifest."""
+        ...
+
+    @property
+    def columns(self) -> Columns:
+        """What its rows hold."""
         ...
 
     def shard_writer(self, staging: Path, shard: int, shards: int) -> ShardWriter:

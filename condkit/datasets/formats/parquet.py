@@ -7,13 +7,13 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from condkit.datasets.encoded import DataColumn
 from condkit.datasets.formats.base import (
     FACT_COLUMNS,
+    Columns,
     EncodedPictures,
     EncodedRow,
     RowReader,
@@ -39,15 +39,12 @@ class ParquetFormat:
 
     name: ClassVar[str] = "parquet"
 
-    def __init__(self, conditions: tuple[str, ...], data: tuple[DataColumn, ...] = ()) -> None:
-        self._columns = _Columns(
-            ("image", *conditions, *(column.name for column in data if column.is_picture)),
-            tuple(column.name for column in data if not column.is_picture),
-        )
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
 
     def shard_writer(self, staging: Path, shard: int, shards: int) -> ShardWriter:
         """See `DatasetFormat`."""
-        return _ParquetShard(staging / "data", f"{shard:05d}-of-{shards:05d}", self._columns)
+        return _ParquetShard(staging / "data", f"{shard:05d}-of-{shards:05d}", self.columns)
 
     def finish(self, dataset: Path, splits: tuple[Split, ...]) -> list[str]:
         """Nothing is left to do."""
@@ -62,26 +59,14 @@ class ParquetFormat:
         self, dataset: Path, split: Split, conditions: dict[str, ConditionSpec]
     ) -> RowReader:
         """See `DatasetFormat`."""
-        return ParquetRows(sorted(dataset.glob(f"data/{split}-*.parquet")), tuple(conditions))
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """The columns that depend on the conditions.
-
-    Attributes:
-        pictures: PNG files.
-        texts: JSON.
-    """
-
-    pictures: tuple[str, ...]
-    texts: tuple[str, ...]
+        paths = sorted(dataset.glob(f"data/{split}-*.parquet"))
+        return ParquetRows(paths, split, self.columns, tuple(conditions))
 
 
 class _ParquetShard:
     """One file per split, made when its first row comes."""
 
-    def __init__(self, folder: Path, suffix: str, columns: _Columns) -> None:
+    def __init__(self, folder: Path, suffix: str, columns: Columns) -> None:
         self._folder = folder
         self._suffix = suffix
         self._columns = columns
@@ -89,6 +74,7 @@ class _ParquetShard:
 
     def write(self, row: EncodedRow) -> None:
         """See `ShardWriter`."""
+        self._columns.check(row)
         if row.split not in self._files:
             path = self._folder / f"{row.split}-{self._suffix}.parquet"
             self._files[row.split] = _ParquetFile(path, self._columns)
@@ -103,7 +89,7 @@ class _ParquetShard:
 class _ParquetFile:
     """Writes row groups of bounded size; its bytes depend on its rows alone."""
 
-    def __init__(self, path: Path, columns: _Columns) -> None:
+    def __init__(self, path: Path, columns: Columns) -> None:
         import pyarrow.parquet as pq
 
         self._path = path
@@ -112,13 +98,14 @@ class _ParquetFile:
         self._rows: list[EncodedRow] = []
         self._bytes = 0
         plain = ["text", *FACT_COLUMNS]
+        lists = ["captions.list.element"] if columns.many_captions else []
         packed = [f"{name}.{part}" for name in columns.pictures for part in ("bytes", "path")]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(
                 path,
                 self._schema,
-                compression=_codecs(packed, [*columns.texts, *plain]),
+                compression=_codecs(packed, [*columns.texts, *plain, *lists]),
                 use_dictionary=plain,  # type: ignore[arg-type] # a list of columns is allowed
                 write_statistics=plain,
                 use_content_defined_chunking=True,
@@ -153,21 +140,30 @@ class _ParquetFile:
         self._rows, self._bytes = [], 0
 
     def _plain(self, row: EncodedRow) -> dict[str, Any]:
+        columns = self._columns
         parts = {"image": row.image, **row.maps, **row.data}
-        pictures = {
-            name: {"bytes": parts[name], "path": row.file_name} for name in self._columns.pictures
+        values: dict[str, Any] = {
+            name: {"bytes": parts[name], "path": columns.file_name(name, row)}
+            for name in columns.pictures
         }
-        texts = {name: parts[name].decode("utf-8") for name in self._columns.texts}
-        return {**pictures, **texts, "text": row.text, **row.facts}
+        values |= {name: parts[name].decode("utf-8") for name in columns.texts}
+        values |= {"text": row.text, **row.facts}
+        if columns.many_captions:
+            values["captions"] = list(row.captions or (row.text,))
+        return values
 
 
 class ParquetRows:
     """Rows of one split by number; a row group is read at a time, the latest ones are kept."""
 
-    def __init__(self, paths: list[Path], conditions: tuple[str, ...]) -> None:
+    def __init__(
+        self, paths: list[Path], split: Split, columns: Columns, conditions: tuple[str, ...]
+    ) -> None:
         import pyarrow.parquet as pq
 
         self._paths = paths
+        self._split = split
+        self._columns = columns
         self._conditions = conditions
         self._groups: list[tuple[Path, int]] = []
         self._ends: list[int] = []
@@ -185,13 +181,13 @@ class ParquetRows:
 
     def _open(self) -> None:
         self._files: dict[Path, pq.ParquetFile] = {}
-        self._kept: OrderedDict[int, pa.Table] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, bool], pa.Table] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open files and the lock, so that data loader processes can take it along."""
-        own = ("_paths", "_conditions", "_groups", "_ends")
+        own = ("_paths", "_split", "_columns", "_conditions", "_groups", "_ends")
         return {name: getattr(self, name) for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -205,59 +201,109 @@ class ParquetRows:
 
     def read(self, index: int) -> EncodedPictures:
         """See `RowReader`."""
-        group = bisect.bisect_right(self._ends, index)
-        start = self._ends[group - 1] if group else 0
-        with self._lock:
-            table = self._group(group)
-        row = table.slice(index - start, 1).to_pylist()[0]
+        row = self._values(index, every=False)
         maps = {name: row[name]["bytes"] for name in self._conditions}
         return EncodedPictures(row["sha256"], row["text"], row["image"]["bytes"], maps)
 
+    def row(self, index: int) -> EncodedRow:
+        """See `RowReader`."""
+        values = self._values(index, every=True)
+        columns = self._columns
+        return EncodedRow(
+            index=_number(values["image"]["path"]),
+            split=self._split,
+            text=values["text"],
+            captions=tuple(values["captions"] if columns.many_captions else (values["text"],)),
+            image=values["image"]["bytes"],
+            image_suffix=columns.image_suffix,
+            maps={name: values[name]["bytes"] for name in columns.conditions},
+            facts={name: values[name] for name in FACT_COLUMNS},
+            data={column.name: _data(column, values[column.name]) for column in columns.data},
+        )
+
     def keys(self) -> Iterator[str]:
         """See `RowReader`."""
+        return (str(key) for table in self._column("sha256") for key in table["sha256"].to_pylist())
+
+    def indices(self) -> Iterator[int]:
+        """See `RowReader`."""
+        for table in self._column("image.path"):
+            images: list[Any] = table["image"].to_pylist()
+            yield from (_number(image["path"]) for image in images)
+
+    def _column(self, name: str) -> Iterator[pa.Table]:
         import pyarrow.parquet as pq
 
         for path in self._paths:
             try:
-                column = pq.read_table(path, columns=["sha256"])["sha256"]
+                with pq.ParquetFile(path) as file:
+                    yield file.read(columns=[name])
             except (OSError, ValueError) as error:
                 raise _cannot_read(path, error) from error
-            yield from (str(key) for key in column.to_pylist())
 
-    def _group(self, group: int) -> pa.Table:
+    def _values(self, index: int, *, every: bool) -> dict[str, Any]:
+        """The values of a row: all columns, or those that training needs."""
+        group = bisect.bisect_right(self._ends, index)
+        start = self._ends[group - 1] if group else 0
+        with self._lock:
+            table = self._group(group, every)
+        values: dict[str, Any] = table.slice(index - start, 1).to_pylist()[0]
+        return values
+
+    def _group(self, group: int, every: bool) -> pa.Table:
         """A row group, read or kept; the one not used for longest makes room."""
-        if group in self._kept:
-            self._kept.move_to_end(group)
-            return self._kept[group]
-        table = self._read_group(group)
-        self._kept[group] = table
+        kept = self._kept.get((group, every))
+        if kept is not None:
+            self._kept.move_to_end((group, every))
+            return kept
+        table = self._read_group(group, every)
+        self._kept[group, every] = table
         self._kept_bytes += table.nbytes
         while self._kept_bytes > CACHE_BYTES and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
         return table
 
-    def _read_group(self, group: int) -> pa.Table:
+    def _read_group(self, group: int, every: bool) -> pa.Table:
         import pyarrow.parquet as pq
 
         path, number = self._groups[group]
         columns = ["image", "text", *self._conditions, "sha256"]
+        wanted = list(self._columns.names) if every else columns
         try:
             if path not in self._files:
                 self._files[path] = pq.ParquetFile(path, memory_map=True)
-            return self._files[path].read_row_group(number, columns=columns, use_threads=False)
+            table = self._files[path].read_row_group(number, columns=wanted, use_threads=False)
         except (OSError, ValueError, KeyError) as error:
             raise _cannot_read(path, error) from error
+        missing = [name for name in wanted if name not in table.column_names]
+        if missing:
+            raise _cannot_read(path, f"it lacks the columns {', '.join(missing)}")
+        return table
 
 
-def _schema(columns: _Columns) -> pa.Schema:
+def _data(column: DataColumn, value: Any) -> bytes:  # noqa: ANN401 - a struct or text
+    if column.is_picture:
+        picture: bytes = value["bytes"]
+        return picture
+    return str(value).encode("utf-8")
+
+
+def _number(path: str) -> int:
+    """The row's index, which names its files."""
+    return int(path.split(".")[0])
+
+
+def _schema(columns: Columns) -> pa.Schema:
     """Columns with their types, and the features that make `datasets` decode the pictures."""
     import pyarrow as pa
 
     picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     kinds: dict[str, pa.DataType] = {"string": pa.string(), "int64": pa.int64()}
     fields: list[tuple[str, pa.DataType]] = [("image", picture), ("text", pa.string())]
-    fields += [(name, picture) for name in columns.pictures[1:]]
-    fields += [(name, pa.string()) for name in columns.texts]
+    fields += [(name, picture) for name in columns.conditions]
+    if columns.many_captions:
+        fields.append(("captions", pa.list_(pa.string())))
+    fields += [(c.name, picture if c.is_picture else pa.string()) for c in columns.data]
     fields += [(name, kinds[kind]) for name, kind in FACT_COLUMNS.items()]
     features = {name: _feature(kind) for name, kind in fields}
     packed = json.dumps({"info": {"features": features}})
@@ -269,11 +315,13 @@ def _codecs(packed: list[str], plain: list[str]) -> Any:  # noqa: ANN401 - a typ
     return {**dict.fromkeys(packed, "none"), **dict.fromkeys(plain, "zstd")}
 
 
-def _feature(kind: pa.DataType) -> dict[str, str]:
+def _feature(kind: pa.DataType) -> dict[str, Any]:
     import pyarrow.types
 
     if pyarrow.types.is_struct(kind):
         return {"_type": "Image"}
+    if pyarrow.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
     return {"dtype": str(kind), "_type": "Value"}
 
 
@@ -282,5 +330,5 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {path}: {reason}; check space and permissions")
 
 
-def _cannot_read(path: Path, error: Exception) -> DatasetError:
+def _cannot_read(path: Path, error: Exception | str) -> DatasetError:
     return DatasetError(f"cannot read {path}: {error}; build the dataset again")

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
-from condkit.errors import ConfigError, DatasetError
-from condkit.imageio import IMAGE_SUFFIXES
+from condkit.datasets.sources.directories import NOT_UTF8, identity, readable, walk_folders
+from condkit.errors import ConfigError
 from condkit.types import Rejection, SourceFile
-
-Identity: TypeAlias = tuple[int, int]
-"""Device and inode: what a path is, behind all links."""
-
-SYSTEM_NAMES = frozenset(
-    {
-        "thumbs.db",
-        "desktop.ini",
-        "__macosx",
-        "@eadir",
-        "$recycle.bin",
-        "system volume information",
-        "lost+found",
-    }
-)
-"""Files and folders that operating systems and file servers leave among photographs (lower case);
-names that begin with a dot are left out as well."""
-
-TEXT_SUFFIXES = frozenset({".txt", ".caption", ".json", ".jsonl"})
-"""What usually stands beside pictures on purpose, and so is counted apart from the unexpected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +64,14 @@ class _Walk:
     """Collects files over several roots."""
 
     def __init__(self, output: Path) -> None:
-        self._output = _identity(output)
+        self._output = identity(output)
         self.found: dict[str, SourceFile] = {}
         self.rejections: list[Rejection] = []
         self.left_out: Counter[str] = Counter()
 
     def add_root(self, path: Path, *, prefixed: bool) -> None:
         if path.is_dir():
-            if _identity(path) == self._output:
+            if identity(path) == self._output:
                 raise ConfigError(
                     f"{path} is both input and output; name another output folder "
                     f"(it may lie inside, such as {path / 'maps'})"
@@ -109,70 +87,23 @@ class _Walk:
             raise ConfigError(f"{path}: expected an image file or a folder, there is nothing")
 
     def _walk(self, root: Path, prefix: str) -> None:
-        pending: list[tuple[Path, str, tuple[Identity | None, ...]]] = []
-        pending.append((root, prefix, (_identity(root),)))
-        while pending:
-            folder, prefix, above = pending.pop()
-            for entry in _entries(folder):
-                reason = self._reason_against(entry, above)
-                if reason is not None:
-                    self.left_out[reason] += 1
-                elif entry.is_dir():
-                    identity = _identity(Path(entry.path))
-                    pending.append((Path(entry.path), f"{prefix}{entry.name}/", (*above, identity)))
-                else:
-                    self._take(Path(entry.path), prefix + entry.name)
-
-    def _reason_against(
-        self, entry: os.DirEntry[str], above: tuple[Identity | None, ...]
-    ) -> str | None:
-        if entry.name.startswith("."):
-            return "hidden"
-        if entry.name.lower() in SYSTEM_NAMES:
-            return "system"
-        if entry.is_dir():
-            identity = _identity(Path(entry.path))
-            if identity == self._output:
-                return "output"
-            return "loop" if entry.is_symlink() and identity in above else None
-        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - speed
-        if suffix not in IMAGE_SUFFIXES:
-            return "text file" if suffix in TEXT_SUFFIXES else "not an image"
-        # A link to nowhere is taken: decoding says what is wrong with it.
-        return None if entry.is_file() or entry.is_symlink() else "special file"
+        excluded = {} if self._output is None else {self._output: "output"}
+        for listing in walk_folders(root, self.left_out, excluded=excluded):
+            for name in listing.pictures:
+                # Joined as text: `Path(folder) / name` would cost more than all else.
+                path = Path(f"{listing.folder}/{name}")
+                self._take(path, f"{prefix}{listing.prefix}{name}")
 
     def _take(self, path: Path, relative: str) -> None:
-        try:
-            relative.encode("utf-8")
-        except UnicodeEncodeError:
-            readable = relative.encode("utf-8", "backslashreplace").decode("utf-8")
-            reason = "its name is not valid UTF-8; rename it"
-            self.rejections.append(Rejection(readable, "decode", reason))
+        shown = readable(relative)
+        if shown is not None:
+            self.rejections.append(Rejection(shown, "decode", NOT_UTF8))
             return
         known = self.found.get(relative)
         if known is None:
             self.found[relative] = SourceFile(path=path, relative=relative)
-        elif _identity(known.path) != _identity(path) or _identity(path) is None:
+        elif identity(known.path) != identity(path) or identity(path) is None:
             raise ConfigError(
                 f"{known.path} and {path} would both be called {relative!r}; "
                 "name a folder that holds both, or run them one after the other"
             )
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from entries
-    except OSError as error:
-        raise DatasetError(
-            f"cannot read the folder {folder}: {error.strerror}; give access to it or move it away"
-        ) from error
-
-
-def _identity(path: Path) -> Identity | None:
-    """Device and inode behind all links; None where there is nothing."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -11,9 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from condkit.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
 
 _SHOWN = 5
 
@@ -24,8 +27,9 @@ def load_pretrained(
     *,
     may_lack: Sequence[str] = (),
     may_have: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
 ) -> Any:  # noqa: ANN401 - transformers' models have no useful types
-    """A model of transformers with the weights of a folder, in float32 on the CPU, frozen.
+    """A model of transformers with the weights of a folder, on the CPU, frozen.
 
     Args:
         model_class: Its class in transformers, such as "DPTForDepthEstimation".
@@ -34,6 +38,7 @@ def load_pretrained(
             the network never uses them.
         may_have: Regular expressions for names of tensors that the published file may have more
             than the network, because its training or an older release used them.
+        dtype: Of its tensors; None is float32. Modules that transformers keeps in float32 stay so.
 
     Raises:
         WeightsError: if the folder cannot be read, or its tensors are not the network's: missing,
@@ -45,7 +50,10 @@ def load_pretrained(
     try:
         with _quiet():
             network, report = getattr(transformers, model_class).from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=dtype or torch.float32,
             )
     # transformers raises whatever the broken file made it stumble over.
     except Exception as error:

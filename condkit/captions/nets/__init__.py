@@ -1,0 +1,1 @@
+"""The networks that caption; torch is imported inside functions."""

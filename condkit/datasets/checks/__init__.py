@@ -1,0 +1,1 @@
+"""`validate`: whether a dataset is whole, and whether a trainer will read it."""
