@@ -6,35 +6,38 @@ Nothing heavy is imported before a command needs it, so that help and listings a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from condkit import __version__, cli_push, cli_weights, terminal
+from condkit import __version__, cli_build, cli_push, cli_weights, terminal
 from condkit.cli_options import (
     EXIT_ERROR,
-    EXIT_SOME_REJECTED,
     EXIT_USAGE,
+    Backend,
+    BackendOption,
+    BatchSize,
     CommercialOnly,
+    Conditions,
+    DetectSize,
+    Device,
+    DryRun,
+    Dtype,
+    DtypeOption,
     Json,
+    KeepData,
     Offline,
     Quiet,
+    Seed,
+    Set,
     WeightsDir,
+    Workers,
     weight_store,
 )
+from condkit.cli_runs import annotation_plan, finish, runtime_of, show_images
 from condkit.errors import CondkitError, ConfigError, UnknownNameError
-
-if TYPE_CHECKING:
-    from condkit.annotators.annotator import AnnotationPlan
-    from condkit.captions.base import Captioner
-    from condkit.pipeline import Progress, RunSummary
-    from condkit.runtime import Runtime
-
-SHOWN_REJECTIONS = 10
-"""Rejected inputs that are named on the terminal; the file has them all."""
 
 app = typer.Typer(
     name="condkit",
@@ -48,24 +51,8 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_build.build)
 app.command()(cli_push.push)
-
-
-class Dtype(StrEnum):
-    """Arithmetic of the networks."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Backend(StrEnum):
-    """What runs the networks."""
-
-    torch = "torch"
-    compile = "compile"
-    openvino = "openvino"
 
 
 class ExportFormat(StrEnum):
@@ -81,56 +68,6 @@ class ExportDtype(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
     bf16 = "bf16"
-
-
-class DatasetFormat(StrEnum):
-    """How a paired dataset lies on the disk."""
-
-    parquet = "parquet"
-    imagefolder = "imagefolder"
-
-
-class CaptionSource(StrEnum):
-    """Where captions come from."""
-
-    sidecar = "sidecar"
-    template = "template"
-    none = "none"
-
-
-Conditions = Annotated[
-    list[str],
-    typer.Option(
-        "--condition",
-        "-c",
-        help="A condition to make; repeat for more. See [b]condkit conditions[/b].",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting; repeatable."),
-]
-DetectSize = Annotated[
-    int | None,
-    typer.Option(min=16, help="Short side at which networks work; maps keep the image's size."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="auto is bf16 where the hardware is fast at it.")]
-BackendOption = Annotated[
-    Backend,
-    typer.Option(help="openvino is the fastest on CPUs: pip install 'condkit[openvino]'."),
-]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per network call.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Threads that decode and encode.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
-KeepData = Annotated[
-    bool,
-    typer.Option(
-        "--data/--no-data",
-        help="Keep what maps were drawn from: key points, labels, line segments.",
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -182,8 +119,8 @@ def annotate(
     """Turn images into condition maps: OUTPUT/CONDITION/RELATIVE PATH.png."""
     from condkit import pipeline
 
-    plan = _plan(condition, set_, detect_size, seed, commercial_only)
-    runtime = _runtime(device, dtype, weights_dir, offline, backend)
+    plan = annotation_plan(condition, set_, detect_size, seed, commercial_only)
+    runtime = runtime_of(device, dtype, weights_dir, offline, backend)
     with terminal.progress_bar("annotate", quiet=quiet) as bar:
         summary = pipeline.annotate(
             paths,
@@ -196,76 +133,9 @@ def annotate(
             data=data,
             overwrite=overwrite,
             dry_run=dry_run,
-            on_progress=_show_images(bar),
+            on_progress=show_images(bar),
         )
-    _finish(summary, json=json, quiet=quiet)
-
-
-@app.command()
-def build(
-    source: Annotated[Path, typer.Argument(help="Folder of images (with subfolders).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the dataset.")],
-    condition: Conditions,
-    captions: Annotated[
-        CaptionSource, typer.Option(help="sidecar: a .txt or .caption file beside each image.")
-    ] = CaptionSource.sidecar,
-    caption_template: Annotated[
-        str, typer.Option(help="For --captions template; {stem}, {name}, {folder} are filled in.")
-    ] = "{stem}",
-    size: Annotated[
-        int, typer.Option(min=16, help="Side of the square pictures: short side, centre crop.")
-    ] = 512,
-    format_: Annotated[
-        DatasetFormat, typer.Option("--format", help="Files of the dataset.")
-    ] = DatasetFormat.parquet,
-    val: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of the rows kept for validation.")
-    ] = 0.02,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove the dataset that is there and begin anew.")
-    ] = False,
-    shard_size: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 1000,
-    set_: Set = None,
-    detect_size: DetectSize = None,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    backend: BackendOption = Backend.torch,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    weights_dir: WeightsDir = None,
-    commercial_only: CommercialOnly = False,
-    offline: Offline = False,
-    data: KeepData = True,
-    dry_run: DryRun = False,
-    seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Make a paired dataset: pictures, captions and condition maps. Started again, it goes on."""
-    from condkit import pipeline
-
-    plan = _plan(condition, set_, detect_size, seed, commercial_only)
-    runtime = _runtime(device, dtype, weights_dir, offline, backend)
-    with terminal.progress_bar("build", quiet=quiet) as bar:
-        summary = pipeline.build(
-            source,
-            output,
-            plan,
-            runtime,
-            captioner=_captioner(captions, caption_template),
-            size=size,
-            format=format_.value,
-            val=val,
-            seed=seed,
-            shard_size=shard_size,
-            batch_size=batch_size,
-            workers=workers,
-            data=data,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            on_progress=_show_images(bar),
-        )
-    _finish(summary, json=json, quiet=quiet)
+    finish(summary, json=json, quiet=quiet)
 
 
 @app.command()
@@ -423,7 +293,7 @@ def evaluate(
             guidance=guidance,
             seed=seed,
             batch_size=batch_size,
-            runtime=_runtime(device, dtype, weights_dir, offline),
+            runtime=runtime_of(device, dtype, weights_dir, offline),
             on_progress=bar.update,
         )
     if json:
@@ -509,69 +379,6 @@ def doctor(json: Json = False) -> None:
         terminal.table(("", "what", "found"), [finding.cells() for finding in findings])
     if not all(finding.good for finding in findings):
         raise typer.Exit(EXIT_ERROR)
-
-
-def _plan(
-    conditions: list[str],
-    assignments: list[str] | None,
-    detect_size: int | None,
-    seed: int,
-    commercial_only: bool,
-) -> AnnotationPlan:
-    from condkit.annotators.annotator import plan_annotation
-    from condkit.annotators.licensing import require_commercial_use
-    from condkit.settings import parse_assignments
-
-    plan = plan_annotation(
-        conditions, parse_assignments(assignments or ()), detect_size=detect_size, seed=seed
-    )
-    if commercial_only:
-        require_commercial_use(plan)
-    return plan
-
-
-def _runtime(
-    device: str,
-    dtype: Dtype,
-    weights_dir: list[Path] | None,
-    offline: bool,
-    backend: Backend = Backend.torch,
-) -> Runtime:
-    from condkit.runtime import Runtime
-
-    store = weight_store(weights_dir, offline=offline)
-    return Runtime(device=device, dtype=dtype.value, backend=backend.value, store=store)
-
-
-def _captioner(source: CaptionSource, template: str) -> Captioner:
-    from condkit.captions import make_captioner
-
-    return make_captioner(source.value, template=template)
-
-
-def _show_images(bar: terminal.Bar) -> Callable[[Progress], None]:
-    def show(progress: Progress) -> None:
-        note = f"{progress.images_per_second:.1f} images/s"
-        if progress.rejected:
-            note += f", {progress.rejected} rejected"
-        bar.update(progress.done, progress.total, note)
-
-    return show
-
-
-def _finish(summary: RunSummary, *, json: bool, quiet: bool) -> None:
-    """Print what a run did, and leave with 3 where some inputs were rejected."""
-    if json:
-        terminal.result_json(summary.as_dict())
-    elif not quiet:
-        for rejection in summary.rejections[:SHOWN_REJECTIONS]:
-            terminal.say(f"rejected {rejection.source} ({rejection.stage}): {rejection.reason}")
-        if len(summary.rejections) > SHOWN_REJECTIONS:
-            terminal.say(f"rejected {len(summary.rejections) - SHOWN_REJECTIONS} more")
-        for line in summary.lines():
-            terminal.result(line)
-    if summary.rejections:
-        raise typer.Exit(EXIT_SOME_REJECTED)
 
 
 def _numbered(output: Path, count: int) -> list[Path]:

@@ -74,8 +74,8 @@ def _is_run(source: Path) -> bool:
     begun = source / ".condkit"
     if not (source / NAME).is_file() and not begun.is_dir():
         raise ConfigError(
-            f"{source}: expected the folder of a training run (with run.json) or of a dataset (with "
-            f"{NAME}), this is neither"
+            f"{source}: expected the folder of a training run (with run.json) or of a dataset "
+            f"(with {NAME}), this is neither"
         )
     return False
 

@@ -79,3 +79,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in (columns, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         result("  ".join(cells).rstrip())
+
+
+def titled_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table under its title on stdout: drawn on a terminal, plain text in a file or a pipe."""
+    if not sys.stdout.isatty():
+        result(f"{title}:")
+        table(columns, rows)
+        result("")
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console().print(drawn)

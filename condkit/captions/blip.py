@@ -57,7 +57,7 @@ def _definition(name: str, variant: str, model: ModelSpec) -> NetworkDefinition:
         source=_SOURCE,
         settings=BlipSettings,
         weights={variant: model},
-        choose=lambda settings: model,
+        variant=lambda settings: variant,
         load=_load,
     )
 

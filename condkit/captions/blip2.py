@@ -49,6 +49,6 @@ BLIP2 = NetworkDefinition(
     "Encoders and Large Language Models, 2023",
     settings=Blip2Settings,
     weights={"opt-2.7b": _OPT},
-    choose=lambda settings: _OPT,
+    variant=lambda settings: "opt-2.7b",
     load=_load,
 )

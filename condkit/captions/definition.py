@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from condkit.captions.generation import Generation
 from condkit.types import RgbImage
-from condkit.weights import AnyWeights, ModelSpec
+from condkit.weights import ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,13 +83,13 @@ class NetworkDefinition:
         source: The paper.
         settings: Its settings' class.
         weights: Name to weights, the default first.
-        choose: Which of them the settings mean.
+        variant: Which of them the settings mean.
         load: Builds the network from a folder, on a device, in a number format.
     """
 
     name: str
     source: str
     settings: type[Generation]
-    weights: Mapping[str, AnyWeights]
-    choose: Callable[[Any], ModelSpec]
+    weights: dict[str, ModelSpec]
+    variant: Callable[[Any], str]
     load: Callable[[Path, Any, torch.device, torch.dtype], CaptionNetwork]

@@ -88,6 +88,6 @@ FLORENCE2 = NetworkDefinition(
     "Tasks, 2024",
     settings=Florence2Settings,
     weights=WEIGHTS,
-    choose=lambda settings: WEIGHTS[settings.weights],
+    variant=lambda settings: str(settings.weights),
     load=_load,
 )

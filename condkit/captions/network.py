@@ -37,7 +37,7 @@ class NetworkCaptions:
         self._definition = definition
         self._settings = settings
         self._runtime = runtime
-        self._model = definition.choose(settings)
+        self._model = definition.weights[definition.variant(settings)]
         self._loaded: tuple[CaptionNetwork, Budget] | None = None
 
     @property

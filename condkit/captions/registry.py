@@ -44,7 +44,7 @@ def network_captioners() -> tuple[str, ...]:
 
 def captioner_weights() -> dict[str, dict[str, AnyWeights]]:
     """All weights of all captioners: captioner to the weights' name to what they are."""
-    return {name: dict(_definition(name).weights) for name in _NETWORKS}
+    return {name: dict(get_network(name).weights) for name in _NETWORKS}
 
 
 def make_captioner(
@@ -97,11 +97,12 @@ def _reader(name: str, values: dict[str, Any], template: str | None) -> Captione
 
 
 def _network(name: str, values: dict[str, Any], runtime: Runtime) -> Captioner:
-    definition = _definition(name)
+    definition = get_network(name)
     settings = from_mapping(definition.settings, values, where="captions")
     return NetworkCaptions(definition, settings, runtime)
 
 
-def _definition(name: str) -> NetworkDefinition:
+def get_network(name: str) -> NetworkDefinition:
+    """The definition of a captioner with a network."""
     module, constant = _NETWORKS[name]
     return cast(NetworkDefinition, getattr(importlib.import_module(module), constant))

@@ -6,7 +6,6 @@ import json
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 from condkit.captions.base import one_line
@@ -75,11 +74,12 @@ def from_value(value: Any, name: str, lines: Lines) -> Texts | None:  # noqa: AN
         return split(value, lines)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, numbers.Number | Decimal) and not isinstance(value, bool):
-        return (str(value),)
     if isinstance(value, Sequence):
         parts = [from_value(part, name, lines) for part in value]
         return tuple(text for part in parts for text in part or ()) or None
+    # True is a number to Python, not to people.
+    if not isinstance(value, bool) and isinstance(value, numbers.Number):
+        return (str(value),)
     raise UnusableTextError(f"{name}: expected text or a list of texts, got {type(value).__name__}")
 
 

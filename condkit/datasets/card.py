@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from condkit.datasets.formats.base import FACT_COLUMNS
@@ -150,10 +150,8 @@ def _title(manifest: Mapping[str, Any], contact_sheet: str | None) -> list[str]:
 
 
 def _size(manifest: Mapping[str, Any]) -> str:
-    size, geometry = manifest.get("size"), manifest.get("geometry")
-    if isinstance(size, int):
-        return f"{size} x {size} pixels ({geometry})" if geometry else f"{size} x {size} pixels"
-    return _plain(geometry or size or "each picture's own")
+    size, geometry = manifest.get("size"), _plain(manifest.get("geometry") or "their own")
+    return f"{size} x {size} pixels ({geometry})" if isinstance(size, int) else geometry
 
 
 def _loading(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -162,37 +160,38 @@ def _loading(manifest: Mapping[str, Any]) -> Iterator[str]:
     if form in (*_WITH_COLUMNS, "webdataset"):
         yield from ("```python", "from datasets import load_dataset", "")
         yield from ('dataset = load_dataset("path/to/this/folder")', "```", "")
-    if form in _WITH_COLUMNS:
-        yield (
-            "diffusers' `train_controlnet.py`: `--train_data_dir path/to/this/folder "
-            f"--image_column image --caption_column text --conditioning_image_column {first}`"
-        )
-    elif form == "webdataset":
-        yield (
-            "webdataset: `webdataset.WebDataset(shards).decode('pil')`; a sample has the picture, "
-            f"`txt`, `json`, and `{first}.png`."
-        )
-    if form in ("kohya", "tree"):
-        yield (
-            "kohya's sd-scripts, started in this folder: `--dataset_config train/dataset.toml` for "
-            f"`{first}`, `train/dataset_NAME.toml` for another condition."
-        )
-    if form == "simpletuner":
-        yield (
-            "SimpleTuner, started in this folder: `--data_backend_config "
-            f"train/multidatabackend.json` for `{first}`, `train/multidatabackend_NAME.json` for "
-            "another condition."
-        )
-    if form in ("fill50k", "tree"):
-        yield (
-            "ControlNet's own `tutorial_dataset.py`: each line of `train/prompt.json` names a map "
-            f"(`source`, the condition `{first}`), a picture (`target`) and a `prompt`, relative "
-            "to the file; `train/prompt_NAME.json` is for another condition."
-        )
-    yield ""
+    yield from (f"- {text}" for forms, text in _readers(first) if form in forms)
+    yield "- condkit: `condkit.datasets.reader.open_dataset(path)`, or `condkit train --data path`."
+    yield "- Other programs: `condkit export` writes it in another format."
+
+
+def _readers(first: str) -> Iterator[tuple[Collection[str], str]]:
+    """Formats, and how a program reads them; `first` is the first condition."""
     yield (
-        "condkit: `condkit.datasets.reader.open_dataset(path)`, or `condkit train RECIPE --data "
-        "path`. `condkit export` writes it in another format."
+        _WITH_COLUMNS,
+        "diffusers' ControlNet scripts: `--train_data_dir path/to/this/folder --image_column image "
+        f"--caption_column text --conditioning_image_column {first}`.",
+    )
+    yield (
+        ("webdataset",),
+        "webdataset: `webdataset.WebDataset(shards).decode('pil')`; a sample holds the picture, "
+        f"`txt`, `json`, and the map as `{first}.png`.",
+    )
+    yield (
+        ("kohya", "tree"),
+        "kohya's sd-scripts, started in this folder: `--dataset_config train/dataset.toml` for "
+        f"`{first}`, `train/dataset_NAME.toml` for another condition.",
+    )
+    yield (
+        ("simpletuner",),
+        "SimpleTuner, started in this folder: `--data_backend_config train/multidatabackend.json` "
+        f"for `{first}`, `train/multidatabackend_NAME.json` for another condition.",
+    )
+    yield (
+        ("fill50k", "tree"),
+        "ControlNet's own `tutorial_dataset.py`: each line of `train/prompt.json` names a map "
+        f"(`source`, the condition `{first}`), a picture (`target`) and a `prompt`, relative to "
+        "that file; `train/prompt_NAME.json` is for another condition.",
     )
 
 
@@ -216,22 +215,18 @@ def _data_text(column: Mapping[str, str]) -> str:
 def _conditions(manifest: Mapping[str, Any]) -> Iterator[str]:
     annotation = manifest.get("annotation") or {}
     for name, spec in manifest["conditions"].items():
+        channels = "1 channel" if spec["channels"] == 1 else f"{spec['channels']} channels"
         yield (
-            f"- `{name}`: {spec['meaning']}. {spec['channels']} channel(s) of {spec['dtype']}, "
-            f"{spec['background']} where nothing is."
+            f"- `{name}`: {spec['meaning']}. {channels} of {spec['dtype']}; {spec['background']} "
+            "means nothing."
         )
-        made = annotation.get(name)
-        if made is None:
-            continue
-        yield f"  Detector `{made.get('detector', 'none')}`" + "".join(
-            f"; {key.replace('_', ' ')}: {_plain(made[key])}"
-            for key in made
-            if key != "detector" and made[key]
-        )
+        made = {key: value for key, value in (annotation.get(name) or {}).items() if value}
+        if made:
+            parts = (f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in made.items())
+            yield f"  Made with {'; '.join(parts)}."
     given = manifest.get("given")
     if given:
-        yield ""
-        yield f"Maps that came with the source, where it had them: {_plain(given)}."
+        yield from ("", f"Maps that the source brought, where it had them: {_plain(given)}.")
 
 
 def _making(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -85,8 +85,8 @@ def describe(
         "columns": [
             "image",
             "text",
-            *(["captions"] if many else []),
             *(spec.name for spec in specs),
+            *(["captions"] if many else []),
             *(column.name for column in data),
             *FACT_COLUMNS,
         ],

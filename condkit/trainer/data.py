@@ -131,6 +131,17 @@ class Example:
         return int(self.hint.shape[1]), int(self.hint.shape[2])
 
     @property
+    def picture(self) -> NDArray[np.float32]:
+        """The pixels, of a sample that has them.
+
+        Raises:
+            TrainingError: if it has latents alone.
+        """
+        if self.pixels is None:
+            raise TrainingError(f"row {self.key}: its pixels were left out for its latents")
+        return self.pixels
+
+    @property
     def time_ids(self) -> TimeIds:
         """SDXL's size conditions: the original's height and width, the crop's place and size.
 

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from condkit.errors import TrainingError
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.data import Example
 
@@ -106,9 +105,7 @@ class LatentEncoder:
         # resumed run, whose cache begins empty, could not repeat an uninterrupted one.
         import torch
 
-        if example.pixels is None:
-            raise TrainingError(f"row {example.key}: it has neither pixels nor latents")
-        pixels = torch.from_numpy(example.pixels)[None].to(self._base.compute.device)
+        pixels = torch.from_numpy(example.picture)[None].to(self._base.compute.device)
         with torch.no_grad(), self._base.compute.autocast():
             distribution = self._base.vae.encode(pixels).latent_dist
         return torch.cat([distribution.mean[0], distribution.std[0]]).float().cpu()

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from condkit.device import free_memory, is_out_of_memory
+from condkit.trainer.arithmetic import Meter
 from condkit.trainer.checkpoint import RunIdentity, mark_best, save_checkpoint
 from condkit.trainer.config import TrainConfig
 from condkit.trainer.data import BatchLoader, Example
 from condkit.trainer.distributed import Ranks
 from condkit.trainer.learner import Learner
+from condkit.trainer.memory import peak_memory
 from condkit.trainer.preview import Previewer, write_preview
 from condkit.trainer.run_folder import RunFolder
 from condkit.trainer.run_log import RunLog
 from condkit.trainer.schedule import learning_rate
 from condkit.trainer.step import LossWatch, OptimizerStep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,11 @@ class TrainProgress:
         lr: The learning rate of the last step.
         images_per_second: Training speed of the last log interval, on all devices together,
             without saving and previews.
+        mfu: Model FLOPs utilisation of that interval, the share of the devices' peak arithmetic
+            that went into the step's own, from 0 to 1; None where the peak is not known.
+        memory: The most bytes of this process's device memory so far (of main memory on CPUs);
+            None where it is not known.
+        seconds_left: Expected time to the last step; None before the first log line.
     """
 
     step: int
@@ -39,6 +50,9 @@ class TrainProgress:
     loss: float
     lr: float
     images_per_second: float
+    mfu: float | None = None
+    memory: int | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,12 +69,15 @@ class TrainingLoop:
         step: What is done with them.
         previewer: Draws the preview grid, or None.
         log: The numbers; None where another process writes them.
+        meter: Measures the speed.
         score: Judges the present weights after each checkpoint; the larger the better. None judges
             nothing.
         on_saved: Called with the step and the loss after each checkpoint.
         on_progress: Called after each optimizer step.
         loss: Mean loss of the last interval.
         images_per_second: Speed of the last interval.
+        mfu: Model FLOPs utilisation of the last interval.
+        seconds_per_step: Of the last interval; 0 before the first.
         checkpoint: The last checkpoint written.
     """
 
@@ -73,11 +90,14 @@ class TrainingLoop:
     step: OptimizerStep
     previewer: Previewer | None
     log: RunLog | None
+    meter: Meter
     score: Callable[[int], float] | None
     on_saved: Callable[[int, float], None]
     on_progress: Callable[[TrainProgress], None]
     loss: float = float("nan")
     images_per_second: float = 0.0
+    mfu: float | None = None
+    seconds_per_step: float = 0.0
     checkpoint: Path | None = None
 
     def run(self, start: int) -> None:
@@ -100,16 +120,38 @@ class TrainingLoop:
             if self.learner.is_due(done - 1):
                 self.learner.unlock()
             rate = learning_rate(optim, done - 1, steps)
-            watch.add(self.step(done, itertools.islice(batches, optim.accumulation), rate))
+            result = self.step(done, itertools.islice(batches, optim.accumulation), rate)
+            watch.add(result)
+            self.meter.add(result.latents_hw, unlocked=self.learner.is_unlocked)
             self.learner.update_averages()
             if self._is_due(done):
                 # Reading the losses first: a bad one stops the run before it is saved.
                 means = watch.mean(self.ranks)
-                self._log(done, means, rate, done - since, time.monotonic() - began)
+                self._measure(time.monotonic() - began, done - since)
+                self._log(done, means, rate)
                 if self.ranks.is_main:
                     self._write(done)
                 since, began = done, time.monotonic()
-            self.on_progress(TrainProgress(done, steps, self.loss, rate, self.images_per_second))
+            self.on_progress(self._progress(done, rate))
+
+    def _progress(self, done: int, rate: float) -> TrainProgress:
+        left = self.config.run.steps - done
+        return TrainProgress(
+            step=done,
+            total=self.config.run.steps,
+            loss=self.loss,
+            lr=rate,
+            images_per_second=self.images_per_second,
+            mfu=self.mfu,
+            memory=peak_memory(self.learner.base.compute.device),
+            seconds_left=left * self.seconds_per_step if self.seconds_per_step else None,
+        )
+
+    def _measure(self, seconds: float, steps: int) -> None:
+        """The speed since the last log line; reading the losses has made the device finish."""
+        speed, self.mfu = self.meter.read(seconds)
+        self.images_per_second = speed * self.ranks.size
+        self.seconds_per_step = seconds / steps
 
     def _write(self, done: int) -> None:
         """Save, judge, show, as far as it is time; the other ranks wait at their next step."""
@@ -129,21 +171,34 @@ class TrainingLoop:
         every = self.config.preview.every
         return every > 0 and (done % every == 0 or done == self.config.run.steps)
 
-    def _log(
-        self, done: int, means: tuple[float, float], rate: float, steps: int, seconds: float
-    ) -> None:
-        batch = self.config.data.batch_size * self.identity.micro_batches
+    def _log(self, done: int, means: tuple[float, float], rate: float) -> None:
         self.loss, norm = means
-        self.images_per_second = steps * batch / max(seconds, 1e-9)
-        values = {"loss": self.loss, "lr": rate, "gradient_norm": norm}
+        values = {
+            "loss": self.loss,
+            "lr": rate,
+            "gradient_norm": norm,
+            "images_per_second": self.images_per_second,
+        }
+        memory = peak_memory(self.learner.base.compute.device)
+        if self.mfu is not None:
+            values["mfu"] = self.mfu
+        if memory is not None:
+            values["memory_gb"] = memory / 1e9
         if self.log is not None:
-            self.log.numbers(done, {**values, "images_per_second": self.images_per_second})
+            self.log.numbers(done, values)
 
     def _preview(self, done: int) -> None:
         if self.previewer is None:
             return
-        with self.learner.averaged():
-            picture = self.previewer.draw()
+        try:
+            with self.learner.averaged():
+                picture = self.previewer.draw()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("step %d: no memory for the preview; training goes on", done)
+            free_memory()
+            return
         write_preview(self.folder.previews, done, picture)
         if self.log is not None:
             self.log.picture(done, picture)

@@ -60,7 +60,7 @@ class Previewer:
         seeds = [self._config.seed + index]
         made = self._painter([example.caption], [example.hint], seeds, sampling)
         hint = np.asarray(example.hint * 2 - 1, np.float32)
-        return [picture_from_pixels(hint), made[0], picture_from_pixels(example.pixels)]
+        return [picture_from_pixels(hint), made[0], picture_from_pixels(example.picture)]
 
 
 def write_preview(folder: Path, step: int, picture: RgbImage) -> Path:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_COMPILED_SIZES = 64
+"""Picture sizes that may be compiled in a run; bucket tables have fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -39,12 +43,14 @@ class StepResult:
         keys: The samples' keys, of this rank.
         losses: (len(keys),) float32.
         gradient_norm: () float32, before clipping.
+        latents_hw: Height and width of each sample's latents.
     """
 
     step: int
     keys: tuple[str, ...]
     losses: torch.Tensor
     gradient_norm: torch.Tensor
+    latents_hw: tuple[tuple[int, int], ...]
 
 
 class OptimizerStep:
@@ -69,6 +75,8 @@ class OptimizerStep:
         config: TrainConfig,
         ranks: Ranks | None = None,
     ) -> None:
+        if config.compute.compile:
+            base, control_net = _compiled(base, control_net)
         self._base = base
         self._control_net = control_net
         self._optimizer = optimizer
@@ -102,8 +110,13 @@ class OptimizerStep:
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        keys = tuple(example.key for examples in batches for example in examples)
-        return StepResult(step, keys, losses, norm.detach())
+        examples = [example for examples in batches for example in examples]
+        keys, sizes = tuple(e.key for e in examples), tuple(self._latent_hw(e) for e in examples)
+        return StepResult(step, keys, losses, norm.detach(), sizes)
+
+    def _latent_hw(self, example: Example) -> tuple[int, int]:
+        height, width = example.size_hw
+        return height // self._base.vae_stride, width // self._base.vae_stride
 
     def _backward_within_memory(
         self, step: int, batches: Sequence[Sequence[Example]]
@@ -201,19 +214,29 @@ class OptimizerStep:
 
     def _normal(self, purpose: str, examples: Sequence[Example]) -> NDArray[np.float32]:
         """(B, C, h, w) standard normal numbers, one keyed draw per example."""
-        stride, channels = self._base.vae_stride, int(self._base.vae.config.latent_channels)
-        seed = self._config.run.seed
+        channels, seed = int(self._base.vae.config.latent_channels), self._config.run.seed
         draws = [
-            noise.normal(
-                seed,
-                purpose,
-                example.key,
-                example.use,
-                (channels, *(side // stride for side in example.size_hw)),
-            )
-            for example in examples
+            noise.normal(seed, purpose, e.key, e.use, (channels, *self._latent_hw(e)))
+            for e in examples
         ]
         return np.stack(draws)
+
+
+def _compiled(base: BaseModel, control_net: Any) -> tuple[BaseModel, Any]:  # noqa: ANN401
+    """Compiled callables on the same weights; whatever else uses the networks sees them as before.
+
+    Shapes are static: a picture size that was not seen yet is compiled anew.
+    """
+    import torch
+
+    # torch would give up compiling at the ninth picture size.
+    dynamo: Any = import_module("torch._dynamo.config")
+    dynamo.recompile_limit = max(dynamo.recompile_limit, _COMPILED_SIZES)
+
+    def whole(module: Any) -> Any:  # noqa: ANN401
+        return torch.compile(module, dynamic=False)
+
+    return replace(base, unet=whole(base.unet)), whole(control_net)
 
 
 def on_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 from condkit import atomic
 from condkit.errors import OutputError, TrainingError
 from condkit.settings import as_mapping
+from condkit.trainer.arithmetic import Meter, peak_of
 from condkit.trainer.checkpoint import complete_checkpoints, restore, save_trained
 from condkit.trainer.config import TrainConfig
 from condkit.trainer.control_net import initial_control_net
@@ -161,7 +162,7 @@ def _run(
 def _open_folder(job: Job, start: int) -> RunLog:
     job.folder.path.mkdir(parents=True, exist_ok=True)
     atomic.write_json(job.folder.config, as_mapping(job.config))
-    return RunLog(job.folder, start)
+    return RunLog(job.folder, start, job.config.run.trackers or ())
 
 
 def _new_loop(
@@ -189,12 +190,19 @@ def _new_loop(
         step=OptimizerStep(
             job.base, learner.control_net, optimizer, encoder, config, ranks=job.ranks
         ),
+        meter=_new_meter(job, learner),
         previewer=_new_previewer(job, learner) if job.ranks.is_main else None,
         log=log,
         score=partial(score, learner) if score is not None else None,
         on_saved=lambda step, loss: _save_record(job, learner, "running", step, loss),
         on_progress=on_progress,
     )
+
+
+def _new_meter(job: Job, learner: Learner) -> Meter:
+    compute, given = job.base.compute, job.config.compute.peak_tflops
+    peak = given * 1e12 if given else peak_of(compute.device, compute.dtype)
+    return Meter(job.base.unet, learner.control_net, peak)
 
 
 def _new_previewer(job: Job, learner: Learner) -> Previewer | None:

@@ -78,7 +78,7 @@ def test_a_plan_says_as_json_all_that_decides_the_maps():
     told = json.loads(json.dumps(plan.as_dict()))
     assert told["canny"]["detector_params"]["high"] == 150
     assert told["softedge"]["detector"] == "hed"
-    assert told["softedge"]["render_params"] == {"safe": False}
+    assert told["softedge"]["render_params"] == {"safe": False, "safe_share": 0, "seed": 0}
     (file,) = told["softedge"]["weights"]
     assert file["file"] == "ControlNetHED.pth"
     assert len(file["sha256"]) == 64

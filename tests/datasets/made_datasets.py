@@ -21,7 +21,7 @@ from condkit.datasets.formats.base import EncodedRow
 from condkit.datasets.planning import ShardLayout
 from condkit.datasets.shards import ShardCommitter
 from condkit.datasets.workspace import ShardFile, Workspace
-from condkit.types import ConditionSpec, Rejection
+from condkit.types import ConditionSpec
 
 CONDITIONS = ("canny", "softedge")
 DATA = (DataColumn("canny", ".json"), DataColumn("canny", ".labels.png"))
@@ -145,8 +145,11 @@ def write_dataset(
     shards = ShardLayout(inputs=max(by_index) + 1, shard_size=shard_size)
     records = []
     committer = ShardCommitter(shards, Workspace(folder), layout, records.append)
-    for index in range(shards.inputs):
-        committer.commit(index, by_index.get(index) or Rejection(f"{index}", "filter", "small"))
+    for shard in range(shards.shards):
+        for index in sorted(index for index in by_index if shards.shard_of(index) == shard):
+            committer.commit(index, by_index[index])
+        if len(records) == shard:
+            committer.end_shard(shard)
     contents = manifest.Contents()
     for record in records:
         contents.add(record)

@@ -471,7 +471,7 @@ def test_a_built_dataset_goes_through(layout, run, stand_in, tmp_path):
         check=False,
     )
     assert built.returncode == 0, built.stderr
-    code, out, err = run(tmp_path / "out", REPO)
+    code, _, err = run(tmp_path / "out", REPO)
     assert code == 0, err
     local = {
         path.relative_to(tmp_path / "out").as_posix()

@@ -13,10 +13,11 @@ from condkit.trainer.config import DataConfig
 from condkit.trainer.data import (
     BatchLoader,
     ExampleMaker,
-    Sampler,
     hint_from_map,
     pixels_from_image,
 )
+from condkit.trainer.mixing import Order, Sampler
+from condkit.trainer.sources import RowsFeed
 from condkit.types import ConditionSpec
 
 SPEC = ConditionSpec(
@@ -46,6 +47,11 @@ def grid_pair(height: int, width: int, key: str = "k") -> Pair:
 
 def maker(unit: int = 8, spec: ConditionSpec = SPEC, seed: int = 0, **data) -> ExampleMaker:
     return ExampleMaker(spec, DataConfig(**data), seed, unit)
+
+
+def loader_of(rows, batch_size: int, make: ExampleMaker, prefetch: int = 0, workers: int = 2):
+    sampler = Sampler(Order((1.0,), 0), batch_size)
+    return BatchLoader([RowsFeed(rows, 0)], sampler, [make], prefetch, workers)
 
 
 @given(
@@ -129,8 +135,9 @@ def test_pixels_go_from_minus_one_to_one():
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
 def test_every_row_is_used_once_per_epoch(count, batch_size, seed):
-    sampler = Sampler(count, batch_size, seed)
-    stream = [place for cursor in range(3 * count) for place in sampler(cursor)]
+    sampler, feed = Sampler(Order((1.0,), seed), batch_size), RowsFeed([None] * count, seed)
+    places = [place for cursor in range(3 * count) for place in sampler(cursor)]
+    stream = [feed.place(place.position) for place in places]
     for epoch in range(3):
         rows = stream[epoch * count : (epoch + 1) * count]
         assert sorted(row for row, _ in rows) == list(range(count))
@@ -142,11 +149,11 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert len(set(orders)) == 4
 
 
-@pytest.mark.parametrize("prefetch", [0, 1, 5])
-def test_a_batch_is_the_same_from_wherever_the_run_goes_on(prefetch):
+@pytest.mark.parametrize(("prefetch", "workers"), [(0, 1), (1, 1), (5, 2), (5, 7)])
+def test_a_batch_is_the_same_from_wherever_the_run_goes_on(prefetch, workers):
     rows = [grid_pair(24, 24, key=f"row{i}") for i in range(7)]
     make = maker(resolution=16)
-    loader = BatchLoader(rows, Sampler(7, 3, 0), make, prefetch)
+    loader = loader_of(rows, 3, make, prefetch, workers)
     whole = list(loader.batches(0, 9))
     parts = list(loader.batches(0, 4)) + list(loader.batches(4, 9))
     assert len(whole) == len(parts) == 9
@@ -158,7 +165,7 @@ def test_a_batch_is_the_same_from_wherever_the_run_goes_on(prefetch):
 
 def test_a_loader_that_is_closed_early_stops():
     rows = [grid_pair(8, 8)]
-    batches = BatchLoader(rows, Sampler(1, 1, 0), maker(), 2).batches(0, 10_000)
+    batches = loader_of(rows, 1, maker(), 2).batches(0, 10_000)
     next(batches)
     batches.close()
 
@@ -208,7 +215,7 @@ def test_a_picture_smaller_than_the_crop_is_named():
 
 def test_pictures_of_different_size_need_a_resolution():
     rows = [grid_pair(16, 16, "one"), grid_pair(16, 24, "other")]
-    loader = BatchLoader(rows, Sampler(2, 2, 0), maker(), 0)
+    loader = loader_of(rows, 2, maker())
     with pytest.raises(TrainingError, match=r"differ in size.*set data\.resolution"):
         list(loader.batches(0, 1))
 
@@ -219,10 +226,3 @@ def test_a_map_that_is_missing_or_of_another_size_names_the_row():
         maker()(Pair("bare", picture), 0)
     with pytest.raises(DatasetError, match="row bad"):
         maker()(Pair("bad", picture, maps={"grid": picture[:8]}), 0)
-
-
-def test_maps_that_cannot_be_mirrored_need_flip_zero():
-    pose = ConditionSpec.from_dict({**SPEC.as_dict(), "flip": "mirror-swap-left-right"})
-    with pytest.raises(TrainingError, match=r"set data\.flip=0"):
-        maker(spec=pose)
-    maker(spec=pose, flip=0.0)

@@ -58,7 +58,12 @@ class Blip(Transformer):
 
     def texts(self, tokens: torch.Tensor, prompts: torch.Tensor, *, keep_prompt: bool) -> list[str]:
         """The captions; the tokenizer does not know the decoder's first token."""
-        return self.decode(tokens[:, 1 if keep_prompt else prompts.shape[1] :])
+        whole = self.decode(tokens[:, 1:])
+        if keep_prompt:
+            return whole
+        # Cut as text: a part of a word right behind the prompt would keep BERT's "##".
+        before = self.decode(prompts[:, 1:])
+        return [text.removeprefix(prompt) for text, prompt in zip(whole, before, strict=True)]
 
 
 def load_blip(folder: Path, device: torch.device, dtype: torch.dtype) -> Blip:

@@ -130,9 +130,20 @@ class Columns:
             )
         elif row.facts.keys() != FACT_COLUMNS.keys():
             what = f"facts {sorted(row.facts)}, expected {sorted(FACT_COLUMNS)}"
+        elif not _is_unicode([*captions, *(v for v in row.facts.values() if isinstance(v, str))]):
+            what = f"text that is not Unicode, in {captions!a} or {row.facts!a}"
         else:
             return
         raise DatasetError(f"row {row.index} does not fit into the dataset: it has {what}")
+
+
+def _is_unicode(texts: list[str]) -> bool:
+    """Whether UTF-8 can hold them; names of files that it cannot come with lone surrogates."""
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

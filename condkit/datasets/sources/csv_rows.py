@@ -54,9 +54,11 @@ class CsvRows:
         """See `Rows`."""
         records = self._records()
         next(records)
+        number = -1
         for span, cells, fault, line in records:
             if cells == []:
                 continue
+            number += 1
             if cells is not None and len(cells) != len(self.columns):
                 fault = (
                     f"has {len(cells)} values, but the table has {len(self.columns)} columns; "
@@ -65,7 +67,12 @@ class CsvRows:
                 cells = None
             values = None if cells is None else dict(zip(self.columns, cells, strict=True))
             yield ScannedRow(
-                where=str(span), label=f"line {line}", stamp=span.digest, values=values, fault=fault
+                where=str(span),
+                number=number,
+                label=f"line {line}",
+                stamp=span.digest,
+                values=values,
+                fault=fault,
             )
 
     def read(self, where: str) -> Values:

@@ -7,14 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from condkit.datasets.sources.directories import is_picture_name
+from condkit.datasets.sources.huggingface import HUB_PREFIX, SAVED_MARKS
 from condkit.datasets.sources.json_rows import JsonRows
 from condkit.datasets.sources.table import TABLE_SUFFIXES
 from condkit.datasets.sources.table_folders import METADATA_NAMES, PROMPTS_NAME, find_tables
 from condkit.errors import ConfigError, DatasetError
-
-HUB_PREFIX = "hf://"
-SAVED_MARKS = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` of the library `datasets` leaves at the top of a folder."""
 
 EXPECTED = (
     "expected a folder of pictures, a table (.csv, .tsv, .jsonl, .json, .parquet), the prompt.json "

@@ -76,9 +76,11 @@ class JsonRows:
 
     def _lines(self, file: BinaryIO) -> Iterator[ScannedRow]:
         offset = self._start
+        count = 0
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _row(line, offset, f"line {number}")
+                yield _row(line, offset, count, f"line {number}")
+                count += 1
             offset += len(line)
 
     def _list(self, file: BinaryIO) -> Iterator[ScannedRow]:
@@ -93,7 +95,7 @@ class JsonRows:
                 break
             number += 1
             data = pieces.take_value(number)
-            yield _row(data, offset, f"row {number}")
+            yield _row(data, offset, number - 1, f"row {number}")
             offset += len(data)
         if pieces.head() == b"":
             raise DatasetError(
@@ -163,10 +165,17 @@ class _Pieces:
         return bool(data)
 
 
-def _row(data: bytes, offset: int, label: str) -> ScannedRow:
+def _row(data: bytes, offset: int, number: int, label: str) -> ScannedRow:
     span = Span.of(data, offset)
     values, fault = _parse(data)
-    return ScannedRow(where=str(span), label=label, stamp=span.digest, values=values, fault=fault)
+    return ScannedRow(
+        where=str(span),
+        number=number,
+        label=label,
+        stamp=span.digest,
+        values=values,
+        fault=fault,
+    )
 
 
 def _parse(data: bytes) -> tuple[dict[str, Any] | None, str]:

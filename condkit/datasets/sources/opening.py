@@ -9,9 +9,13 @@ from pathlib import Path
 from condkit.datasets.sources.base import Source
 from condkit.datasets.sources.detecting import detect_kind
 from condkit.datasets.sources.folder import FolderSource
+from condkit.datasets.sources.huggingface import HuggingFaceOptions, open_huggingface
+from condkit.datasets.sources.kohya import KohyaSource
 from condkit.datasets.sources.map_folders import resolve_map_folder
 from condkit.datasets.sources.table import TableSource, open_table
 from condkit.datasets.sources.table_folders import open_fill50k, open_imagefolder
+from condkit.datasets.sources.tar_places import find_tars
+from condkit.datasets.sources.webdataset import WebDatasetSource
 from condkit.errors import ConfigError, UnknownNameError
 
 
@@ -54,6 +58,28 @@ def _fill50k(asked: _Options) -> Source:
     )
 
 
+def _kohya(asked: _Options) -> Source:
+    return KohyaSource(asked.path, maps=asked.maps, output=asked.output)
+
+
+def _webdataset(asked: _Options) -> Source:
+    return WebDatasetSource(
+        find_tars(asked.place), image_ending=asked.image_column, maps=asked.maps
+    )
+
+
+def _huggingface(asked: _Options) -> Source:
+    options = HuggingFaceOptions(
+        split=asked.split,
+        config=asked.config,
+        image_column=asked.image_column,
+        maps=asked.maps,
+        streaming=asked.streaming,
+        offline=asked.offline,
+    )
+    return open_huggingface(asked.place, options)
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """A kind of source.
@@ -71,6 +97,9 @@ _KINDS = {
     "folder": _Kind(_folder, frozenset()),
     "table": _Kind(_table, frozenset({"image_column", "split"})),
     "fill50k": _Kind(_fill50k, frozenset({"image_column", "split"})),
+    "kohya": _Kind(_kohya, frozenset()),
+    "webdataset": _Kind(_webdataset, frozenset({"image_column"})),
+    "huggingface": _Kind(_huggingface, frozenset({"image_column", "split", "config", "streaming"})),
 }
 
 SOURCE_KINDS: tuple[str, ...] = tuple(_KINDS)

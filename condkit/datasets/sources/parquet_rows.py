@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1024
 CACHE_BYTES = 128 << 20
-"""What is kept of the row groups that were read."""
 
 
 class ParquetRows:
     """A Parquet file by row group; a scan does not read the pictures inside."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, cache_bytes: int = CACHE_BYTES) -> None:
         """Read the footer.
+
+        Args:
+            path: The file.
+            cache_bytes: How much is kept of the row groups that were read.
 
         Raises:
             DatasetError: if the file cannot be read or is no Parquet file.
         """
         self.path = path
+        self._cache_bytes = cache_bytes
         self._file = self._open()
         self._stamp = self._stamped()
         self._lock = threading.Lock()
@@ -51,6 +55,7 @@ class ParquetRows:
             for number, values in enumerate(self._light_rows(group)):
                 yield ScannedRow(
                     where=f"{group}.{number}",
+                    number=before + number,
                     label=f"row {before + number + 1}",
                     stamp=f"{self._stamp}.{before + number}",
                     values=values,
@@ -135,7 +140,7 @@ class ParquetRows:
             raise self._broken(error) from error
         self._kept[group] = table
         self._kept_bytes += table.nbytes
-        while self._kept_bytes > CACHE_BYTES and len(self._kept) > 1:
+        while self._kept_bytes > self._cache_bytes and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
         return table
 

@@ -18,6 +18,7 @@ class ScannedRow:
 
     Attributes:
         where: How the table finds it again; text of the table's own.
+        number: Its place in the table, from zero.
         label: What a person calls it, such as "line 12".
         stamp: Text that changes when the row may have changed.
         values: Its values; pictures inside the table may lack their `bytes`. None for a row that
@@ -26,6 +27,7 @@ class ScannedRow:
     """
 
     where: str
+    number: int
     label: str
     stamp: str
     values: Values | None

@@ -17,6 +17,7 @@ from condkit.datasets.sources.json_rows import JsonRows
 from condkit.datasets.sources.naming import UniqueNames
 from condkit.datasets.sources.parquet_rows import ParquetRows
 from condkit.datasets.sources.references import (
+    FileReference,
     UnusableValueError,
     embedded_bytes,
     embedded_name,
@@ -48,12 +49,14 @@ class Table:
         name: What it is called in the source.
         prefix: What the names of its pictures begin with: "", or "train/".
         folder: What its paths are relative to.
+        numbered: Call pictures by their row's number, from zero, instead of by their path.
     """
 
     rows: Rows
     name: str
     prefix: str
     folder: Path
+    numbered: bool = False
 
 
 class TableSource:
@@ -72,6 +75,7 @@ class TableSource:
         image_column: str | None = None,
         maps: Mapping[str, str] | None = None,
         without: Sequence[str] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """Take opened tables.
 
@@ -81,6 +85,7 @@ class TableSource:
             image_column: Where the pictures stand; None looks for a usual name.
             maps: By condition, the column of its maps.
             without: Columns that are no fields of a picture.
+            about: What `as_dict` says of the place, in place of the tables' names.
 
         Raises:
             ConfigError: if a column is missing or cannot be told; the message lists those there
@@ -90,6 +95,7 @@ class TableSource:
         self._tables = tuple(tables)
         self._asked = dict(maps or {})
         self._without = frozenset(without)
+        self._about = about
         self._maps = [find_map_columns(table.rows, self._asked) for table in tables]
         self._images = [
             find_image_column(table.rows, image_column, taken=used.values())
@@ -114,9 +120,10 @@ class TableSource:
 
     def as_dict(self) -> dict[str, Any]:
         """See `Source`."""
+        tables = {"tables": [table.name for table in self._tables]}
         return {
             "kind": self.kind,
-            "tables": [table.name for table in self._tables],
+            **(tables if self._about is None else self._about),
             "image_column": sorted(set(self._images)),
             "maps": self._asked,
         }
@@ -154,28 +161,31 @@ class TableSource:
     def _entry(self, index: int, row: ScannedRow, names: UniqueNames) -> SourceEntry | Rejection:
         table = self._tables[index]
         place = f"{table.name}, {row.label}"
-        if row.values is None:
-            return Rejection(place, "decode", f"its row {row.fault}")
-        value = row.values.get(self._images[index])
         relative = ""
         try:
-            if is_missing(value):
-                raise UnusableValueError(f"its row names no picture ({self._images[index]})")
-            stamps = [row.stamp]
-            if is_embedded(value):
-                number = row.label.rpartition(" ")[2]
-                relative = names.unique(
-                    table.prefix + embedded_name(value, f"{int(number) - 1:09d}")
-                )
-            else:
-                file = file_reference(value, str(table.folder))
-                relative = names.unique(table.prefix + file.name)
-                stamps.append(file.stamp())
+            if row.values is None:
+                raise UnusableValueError(f"its row {row.fault}")
+            name, file = self._picture(index, row, row.values)
+            relative = names.unique(table.prefix + name)
+            stamps = [row.stamp] if file is None else [row.stamp, file.stamp()]
             stamps += self._map_stamps(index, row.values)
         except UnusableValueError as error:
-            source = relative or place
-            return Rejection(source, "decode", f"{error} ({place})" if relative else str(error))
+            return Rejection(relative or place, "decode", f"{error} ({place})")
         return SourceEntry(relative=relative, stamp=" ".join(stamps), where=f"{index} {row.where}")
+
+    def _picture(
+        self, index: int, row: ScannedRow, values: Values
+    ) -> tuple[str, FileReference | None]:
+        """What a row's picture is called, and its file where it is one of its own."""
+        table = self._tables[index]
+        value = values.get(self._images[index])
+        if is_missing(value):
+            raise UnusableValueError(f"its row names no picture in {self._images[index]!r}")
+        number = f"{row.number:09d}"
+        if is_embedded(value):
+            return number if table.numbered else embedded_name(value, number), None
+        file = file_reference(value, str(table.folder))
+        return number if table.numbered else file.name, file
 
     def _map_stamps(self, index: int, values: Values) -> list[str]:
         stamps = []

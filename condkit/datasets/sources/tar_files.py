@@ -56,7 +56,7 @@ def members(path: Path, left_out: Counter[str]) -> Iterator[Member]:
                 if found is None:
                     break
                 # The library keeps every member; a shard of a million would fill the memory.
-                tar.members = []
+                tar.members = []  # type: ignore[attr-defined]
                 reason = _why_not(found)
                 if reason is None:
                     yield Member(found.name, found.offset_data, found.size)
@@ -137,8 +137,8 @@ def _check_end(path: Path, offset: int) -> None:
         while piece := file.read(_PIECE):
             if piece.count(0) != len(piece):
                 raise DatasetError(
-                    f"{path} goes on behind its end mark, as tars do that were joined byte by byte; "
-                    "give the single tars, or join them with `tar --concatenate`"
+                    f"{path} goes on behind its end mark, as tars do that were joined byte by "
+                    "byte; give the single tars, or join them with `tar --concatenate`"
                 )
 
 

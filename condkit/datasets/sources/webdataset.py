@@ -25,7 +25,7 @@ TEXT_ENDINGS = frozenset({"txt", "text", "caption", "json", "cls"})
 LARGEST_TEXT_BYTES = 1 << 20
 
 _KEY = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)")
-"""WebDataset's rule: the key goes to the first dot of the last component, the rest is the ending."""
+"""WebDataset's rule: the key goes to the first dot of the last component, then the ending."""
 
 
 @dataclass(slots=True)

@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = (
-    "a the of in on and with photo picture cat dog red blue green man woman hat car tree house "
-    "street sky small large two three sitting standing running ##s ##ing ##ed , . - '"
-).split()
+# fmt: off
+WORDS = [
+    "a", "the", "of", "in", "on", "and", "with", "photo", "picture", "cat", "dog", "red", "blue",
+    "green", "man", "woman", "hat", "car", "tree", "house", "street", "sky", "small", "large",
+    "two", "three", "sitting", "standing", "running", "##s", "##ing", "##ed", ",", ".", "-", "'",
+]
+# fmt: on
 
 
 def write(folder: Path, *, name: str = "Salesforce/blip-image-captioning-base") -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-WORDS = (
-    "a the of in on and with photo picture cat dog red blue green man woman hat car tree house "
-    "street sky small large two three sitting standing running"
-).split()
+# fmt: off
+WORDS = [
+    "a", "the", "of", "in", "on", "and", "with", "photo", "picture", "cat", "dog", "red", "blue",
+    "green", "man", "woman", "hat", "car", "tree", "house", "street", "sky", "small", "large",
+    "two", "three", "sitting", "standing", "running",
+]
+# fmt: on
 
 
 def save_tokenizer(

@@ -1,0 +1,173 @@
+"""Runs the `condkit` command in forked children, and kills them where it is told to.
+
+A process of its own (started by tests/test_build_crashes.py): everything heavy is imported once,
+then each line of stdin is a job and each line of stdout its outcome. A child is the real command
+line with real files; what is added is a count of what it does to the disk.
+
+A job: `argv`; `kill_at` (the n-th point) or `kill_after` (seconds), or neither.
+An outcome: `code` (negative: the signal), `points` (kinds in order), `seconds`, `output`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+KINDS = ("before rename", "after rename", "before fsync", "after fsync", "commit", "open", "other")
+MOST_POINTS = 100_000
+LIMIT_SECONDS = 120
+
+
+class Points:
+    """What a child does to the disk, counted in memory that outlives it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 8 + MOST_POINTS)
+        self._kill_at: int | None = None
+
+    def start(self, kill_at: int | None) -> None:
+        self._memory[:8] = (0).to_bytes(8, "little")
+        self._kill_at = kill_at
+
+    def passes(self, kind: str) -> None:
+        """One more point; maybe the last thing that this process does."""
+        # Threads may meet here: a point is then counted once instead of twice, which does no harm.
+        count = int.from_bytes(self._memory[:8], "little") + 1
+        self._memory[:8] = count.to_bytes(8, "little")
+        self._memory[7 + count] = KINDS.index(kind)
+        if count == self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def passed(self) -> list[str]:
+        count = int.from_bytes(self._memory[:8], "little")
+        return [KINDS[kind] for kind in self._memory[8 : 8 + count]]
+
+
+def watch(points: Points, output: str) -> None:
+    """Count renames, fsyncs, commits, files opened for writing, and all other changes below
+    `output`.
+    """  # noqa: D205
+
+    def around(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def watched(*arguments: Any, **named: Any) -> Any:
+            points.passes(f"before {name}")
+            answer = function(*arguments, **named)
+            points.passes(f"after {name}")
+            return answer
+
+        return watched
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in ("open", "os.remove", "os.mkdir", "os.rmdir"):
+            return
+        if output not in str(arguments[0]):
+            return
+        if event != "open":
+            points.passes("other")
+        elif arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            points.passes("open")
+
+    def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        connection = connect_really(*arguments, **named)
+        connection.set_trace_callback(
+            lambda statement: points.passes("commit") if "COMMIT" in statement else None
+        )
+        return connection
+
+    os.replace = around(os.replace, "rename")
+    os.rename = around(os.rename, "rename")
+    os.fsync = around(os.fsync, "fsync")
+    connect_really, sqlite3.connect = sqlite3.connect, connect
+    sys.addaudithook(audit)
+
+
+def warm_up(weights: Path) -> None:
+    """Import what a build needs, and take the random weights for the published ones."""
+    import dataclasses
+    import hashlib
+
+    import cv2  # noqa: F401
+    import datasets  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import torch
+
+    import condkit.cli
+    import condkit.pipeline  # noqa: F401
+    from condkit.annotators.nets import aux_networks
+    from condkit.annotators.registry import get_detector
+
+    torch.set_num_threads(1)
+    aux_networks.hed_network()
+    pins = get_detector("hed").spec.weights
+    data = (weights / pins["controlnet"].name).read_bytes()
+    pins["controlnet"] = dataclasses.replace(
+        pins["controlnet"], sha256=hashlib.sha256(data).hexdigest(), size=len(data)
+    )
+
+
+def child(argv: list[str], output: str, points: Points, printed: int) -> None:
+    """The command; never returns."""
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    code = 70
+    try:
+        from condkit.cli import main
+
+        watch(points, output)
+        sys.argv = ["condkit", *argv]
+        main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(job: dict[str, Any], points: Points) -> dict[str, Any]:
+    points.start(job.get("kill_at"))
+    started = time.monotonic()
+    deadline = started + (job.get("kill_after") or LIMIT_SECONDS)
+    with tempfile.TemporaryFile() as printed:
+        pid = os.fork()
+        if pid == 0:
+            child(job["argv"], job["output"], points, printed.fileno())
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        while not ended:
+            if time.monotonic() >= deadline:
+                os.kill(pid, signal.SIGKILL)
+                ended, status = os.waitpid(pid, 0)
+            else:
+                time.sleep(0.001)
+                ended, status = os.waitpid(pid, os.WNOHANG)
+        seconds = time.monotonic() - started
+        printed.seek(0)
+        text = printed.read().decode("utf-8", "replace")
+    code = os.waitstatus_to_exitcode(status)
+    return {"code": code, "points": points.passed(), "seconds": seconds, "output": text}
+
+
+def main() -> None:
+    warm_up(Path(sys.argv[1]))
+    points = Points()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line), points)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
