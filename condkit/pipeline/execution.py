@@ -7,6 +7,7 @@ from typing import Any
 
 from condkit.annotators.annotator import AnnotationPlan
 from condkit.annotators.backends import backend_version
+from condkit.captions.base import Captioner
 from condkit.errors import ConfigError
 from condkit.runtime import Runtime
 from condkit.weights import AnyWeights, ModelSpec, WeightStore
@@ -36,7 +37,12 @@ def default_batch_size(
         runtime: Where networks run.
         more: Weights of other networks that run beside.
     """
-    on_cpu = not (plan.weights or more) or runtime.resolve()[0].type == "cpu"
+    return default_batch_for((*plan.weights, *more), runtime)
+
+
+def default_batch_for(weights: Sequence[AnyWeights], runtime: Runtime) -> int:
+    """As `default_batch_size`, of networks with these weights."""
+    on_cpu = not weights or runtime.resolve()[0].type == "cpu"
     return _BATCH_ON_CPU if on_cpu else _BATCH_ON_DEVICE
 
 
@@ -81,6 +87,27 @@ def all_that_decides(plan: AnnotationPlan, store: WeightStore, *, fetch: bool) -
         needed = planned.detector.weights(planned.detector_params)
         told[planned.condition.spec.name]["weights"] = [
             file for weights in needed for file in _hashed(weights, store, fetch)
+        ]
+    return told
+
+
+def captions_that_decide(
+    captioner: Captioner, store: WeightStore, *, fetch: bool
+) -> dict[str, Any]:
+    """`Captioner.as_dict` with the hashes of those weights, too, for which none is published.
+
+    Args:
+        captioner: Where the texts come from.
+        store: Knows the hashes that were recorded at the first use of such weights.
+        fetch: Use them now where none is recorded yet, so that one is.
+
+    Raises:
+        WeightsError: if weights cannot be had.
+    """
+    told = captioner.as_dict()
+    if captioner.weights:
+        told["weights"] = [
+            file for weights in captioner.weights for file in _hashed(weights, store, fetch)
         ]
     return told
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from condkit import imageio
 from condkit.annotators.registry import available_conditions
-from condkit.errors import ConfigError, MapError
+from condkit.errors import ConfigError, ImageError, MapError
 from condkit.geometry import Size, Transform
 from condkit.sizing import fit_map
 from condkit.types import ConditionMap, ConditionSpec, MapPixels
@@ -67,8 +67,8 @@ def read_given(
         The maps, and what was noticed about them.
 
     Raises:
-        MapError: if a map is not of its picture's shape, or not what its spec says.
-        ImageError: if it cannot be decoded.
+        MapError: if a map cannot be decoded, is not of its picture's shape, or not what its spec
+            says.
     """
     maps, notes = {}, []
     for name, data in files.items():
@@ -76,7 +76,7 @@ def read_given(
         try:
             read, lossy = _read(data)
             fitted, note = fit_map(_as_spec_says(read, spec), image_hw, transform, spec.resample)
-        except MapError as error:
+        except (ImageError, MapError) as error:
             raise MapError(f"the source's own {name} map: {error}") from error
         maps[name] = ConditionMap(cast(MapPixels, fitted), spec)
         notes += [f"{name}-{words}" for words in (note, lossy) if words]

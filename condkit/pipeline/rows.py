@@ -98,6 +98,10 @@ class RowMaker:
             DatasetError: if the input is gone or not the one that was planned.
         """
         sample = self._read(item)
+        lacking = [name for name in self.given if name not in (*sample.maps, *self._made)]
+        if lacking:
+            reason = f"the source has no map of {', '.join(lacking)} for it, and condkit makes none"
+            return Rejection(item.relative, "decode", reason)
         data = sample.image
         if isinstance(data, Path) and data.stat().st_size <= imageio.DecodePolicy().max_bytes:
             data = data.read_bytes()
@@ -157,11 +161,10 @@ class RowMaker:
             for picture, result in zip(pictures, results, strict=True)
             if not isinstance(result, Rejection)
         ]
-        names = [spec.name for spec in self.annotator.plan.specs]
         predictions: Iterator[Predictions] = iter(
             self.annotator.predict(
                 [picture.image for picture in kept],
-                [[name for name in names if name not in picture.given] for picture in kept],
+                [[n for n in self._made if n not in picture.given] for picture in kept],
             )
             if kept
             else ()
@@ -220,5 +223,9 @@ class RowMaker:
     @property
     def _order(self) -> tuple[str, ...]:
         """The columns of maps: the plan's, then what only the source has."""
-        planned = tuple(spec.name for spec in self.annotator.plan.specs)
-        return (*planned, *(name for name in self.given if name not in planned))
+        return (*self._made, *(name for name in self.given if name not in self._made))
+
+    @property
+    def _made(self) -> tuple[str, ...]:
+        """The conditions that can be made."""
+        return tuple(spec.name for spec in self.annotator.plan.specs)

@@ -49,6 +49,7 @@ class RunSummary:
         left_out: Entries that the search for images did not take, by reason.
         seconds: How long it took.
         dry_run: Whether nothing was done; `remaining` says what would have been.
+        rejections_listed: Whether `rejected.jsonl` in the output lists the rejections.
     """
 
     output: Path
@@ -60,6 +61,7 @@ class RunSummary:
     left_out: dict[str, int] = field(default_factory=dict)
     seconds: float
     dry_run: bool = False
+    rejections_listed: bool = True
 
     @property
     def remaining(self) -> int:
@@ -113,7 +115,7 @@ class RunSummary:
         if not self.dry_run:
             rate = f"{self.images_per_second:.1f} images/s"
             lines[0] += f", in {self.seconds:.1f} s ({rate})"
-            if self.rejections:
+            if self.rejections and self.rejections_listed:
                 lines.append(f"rejections: {self.output / 'rejected.jsonl'}")
         if self.left_out:
             lines.append(f"left out of the search: {_counts(self.left_out)}")

@@ -1,4 +1,8 @@
-"""TensorBoard, trackio and Weights & Biases, through accelerate's one interface."""
+"""TensorBoard, trackio and Weights & Biases, each asked in its own way.
+
+Not through accelerate's trackers: they need its process state, which joins process groups and
+changes devices by itself.
+"""
 
 from __future__ import annotations
 
@@ -43,34 +47,42 @@ def open_tracker(name: Tracker, run: Path, logs: Path, start: int) -> RunTracker
             f"run.trackers: expected an installed package, and {name} is none; "
             f"pip install {name}, or leave it out of run.trackers"
         )
-    tracking: Any = import_module("accelerate.tracking")
     if name == "tensorboard":
-        purge = {"purge_step": start + 1} if start else {}
-        return _Accelerated(tracking.TensorBoardTracker("", str(logs), **purge))
-    known_as: dict[str, Any] = {"name": run.resolve().name, "resume": "allow"}
-    if name == "trackio":
-        return _Accelerated(tracking.TrackioTracker("condkit", **known_as))
-    return _Accelerated(tracking.WandBTracker("condkit", dir=str(run), **known_as))
+        return _TensorBoard(logs, start)
+    return _Service(import_module(name), run)
 
 
-class _Accelerated:
-    """One of accelerate's trackers."""
+class _TensorBoard:
+    """Event files beside the run."""
 
-    def __init__(self, tracker: Any) -> None:  # noqa: ANN401 - accelerate's GeneralTracker
-        # Only the first rank gets here: accelerate need not ask which one this is.
-        tracker.main_process_only = False
-        tracker.start()
-        self._tracker = tracker
+    def __init__(self, logs: Path, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(logs), purge_step=start + 1 if start else None)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        named = {f"train/{name}": value for name, value in values.items()}
-        self._tracker.log(named, step=step)
+        for name, value in values.items():
+            self._writer.add_scalar(f"train/{name}", value, step)
 
     def picture(self, step: int, picture: RgbImage) -> None:
-        if self._tracker.name == "tensorboard":
-            self._tracker.log_images({"preview": picture[None]}, step=step, dataformats="NHWC")
-        elif self._tracker.name == "wandb":
-            self._tracker.log_images({"preview": [picture]}, step=step)
+        self._writer.add_image("preview", picture, step, dataformats="HWC")
 
     def close(self) -> None:
-        self._tracker.finish()
+        self._writer.close()
+
+
+class _Service:
+    """Weights & Biases, and trackio, which has the same interface."""
+
+    def __init__(self, module: Any, run: Path) -> None:  # noqa: ANN401 - wandb or trackio
+        self._module = module
+        self._run = module.init(project="condkit", name=run.resolve().name, resume="allow")
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({f"train/{name}": value for name, value in values.items()}, step=step)
+
+    def picture(self, step: int, picture: RgbImage) -> None:
+        self._run.log({"preview": self._module.Image(picture)}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()

@@ -76,7 +76,7 @@ def make_row(
     *,
     split: str = "train",
     captions: tuple[str, ...] = (),
-    source: str = "",
+    source: str | None = None,
     conditions: tuple[str, ...] = CONDITIONS,
     data: tuple[DataColumn, ...] = (),
     image_suffix: str = ".png",
@@ -97,7 +97,7 @@ def make_row(
         image_suffix=image_suffix,
         maps={name: picture(index + n, hw, channels=1) for n, name in enumerate(conditions, 7)},
         facts={
-            "source": source or NAMES[index % len(NAMES)],
+            "source": NAMES[index % len(NAMES)] if source is None else source,
             "sha256": f"{index:064x}",
             "width": hw[1],
             "height": hw[0],

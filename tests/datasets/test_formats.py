@@ -15,7 +15,7 @@ import pytest
 
 from condkit import imageio
 from condkit.datasets.encoded import DataColumn
-from condkit.datasets.formats import available_formats, format_of, get_format, parquet
+from condkit.datasets.formats import available_formats, format_of, get_format, parquet, tables
 from condkit.datasets.formats.base import FACT_COLUMNS
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, UnknownNameError
@@ -352,6 +352,24 @@ def test_texts_that_are_all_dates_have_a_table_with_types(layout, many, tmp_path
     assert [split.row(n) for n in range(3)] == rows
     assert split.keys() == tuple(row.facts["sha256"] for row in rows)
     assert pickle.loads(pickle.dumps(split)).row(2) == rows[2]
+
+
+def test_dates_in_a_later_portion_are_seen_too(tmp_path, monkeypatch):
+    """`datasets` guesses types anew for each 10 MB; the first portion here is plain text."""
+    monkeypatch.setattr(tables, "_GUESSED_AT_ONCE", 1000)
+    texts = ["a cat"] * 4 + ["2023-01-01"] * 4
+    rows = [make_row(n, text) for n, text in enumerate(texts)]
+    dataset = write_dataset(tmp_path / "d", "imagefolder", rows)
+    assert (dataset / "train/metadata.parquet").is_file()
+    assert [row.text for row in open_dataset(dataset).split("train")] == texts
+
+
+def test_all_splits_have_tables_of_one_kind(tmp_path):
+    """`datasets` refuses metadata files with different endings."""
+    rows = [make_row(0, "a"), make_row(1, "2023-01-01", split="validation")]
+    dataset = write_dataset(tmp_path / "d", "tree", rows)
+    assert sorted(path.name for path in dataset.glob("*/metadata.*")) == ["metadata.parquet"] * 2
+    assert [row.text for row in open_dataset(dataset).split("validation")] == ["2023-01-01"]
 
 
 def test_tar_members_hold_no_time_and_no_owner_and_stand_row_by_row(rows, tmp_path):

@@ -98,7 +98,7 @@ class FolderSource:
                 found = True
                 yield self._entry(listing, name, maps)
         if not found:
-            counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+            counts = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
             raise ConfigError(
                 f"no images in {self.root}" + (f" (left out: {counts})" if counts else "")
             )

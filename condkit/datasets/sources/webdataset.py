@@ -150,7 +150,7 @@ class WebDatasetSource:
 
     def _entry(self, index: int, group: _Group, stamp: str, seen: _Seen) -> SourceEntry | Rejection:
         tar = self._tars[index]
-        source = f"{tar.name}/{group.key}"
+        source = f"{tar.name}/{_inside(group.key)}"
         shown = readable(source)
         if shown is not None:
             return Rejection(shown, "decode", NOT_UTF8)
@@ -242,6 +242,11 @@ def _refuse_scattered(tar: TarFile, key: str, keys: UniqueNames) -> None:
             f"{tar.path}: members of the sample {key} lie apart; a WebDataset keeps those of one "
             "sample side by side. Write the tar again with sorted names (tar --sort=name)"
         )
+
+
+def _inside(key: str) -> str:
+    """A key as a name below the tar's; nothing is unpacked, but names go into file names later."""
+    return "/".join(part for part in key.split("/") if part not in ("", ".", ".."))
 
 
 def _is_text(ending: str, member: Member) -> bool:

@@ -1,11 +1,13 @@
-"""Runs the `condkit` command in forked children, and kills them where it is told to.
+"""Runs the `condkit` command in forked children, and sends them signals where it is told to.
 
-A process of its own (started by tests/test_build_crashes.py): everything heavy is imported once,
-then each line of stdin is a job and each line of stdout its outcome. A child is the real command
-line with real files; what is added is a count of what it does to the disk.
+A process of its own (started by `conftest.py` beside it): everything heavy is imported once, then
+each line of stdin is a job and each line of stdout its outcome. A child is the real command line
+with real files; what is added is a count of what it does to the disk.
 
-A job: `argv`; `kill_at` (the n-th point) or `kill_after` (seconds), or neither.
-An outcome: `code` (negative: the signal), `points` (kinds in order), `seconds`, `output`.
+A job: `argv`; `watched`, the folder whose changes count; `signal`; and when it is sent: `at` (the
+n-th point) or `after` (seconds), or never.
+An outcome: `code` (negative: the signal), `points` (kinds in order), `seconds`, `printed`, and
+`ending`: the seconds between a signal sent `after` some time and the end.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ class Points:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 8 + MOST_POINTS)
-        self._kill_at: int | None = None
+        self._at: int | None = None
+        self._signal = signal.SIGKILL
 
-    def start(self, kill_at: int | None) -> None:
+    def start(self, at: int | None, sent: signal.Signals) -> None:
         self._memory[:8] = (0).to_bytes(8, "little")
-        self._kill_at = kill_at
+        self._at, self._signal = at, sent
 
     def passes(self, kind: str) -> None:
         """One more point; maybe the last thing that this process does."""
@@ -44,18 +47,16 @@ class Points:
         count = int.from_bytes(self._memory[:8], "little") + 1
         self._memory[:8] = count.to_bytes(8, "little")
         self._memory[7 + count] = KINDS.index(kind)
-        if count == self._kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if count == self._at:
+            os.kill(os.getpid(), self._signal)
 
     def passed(self) -> list[str]:
         count = int.from_bytes(self._memory[:8], "little")
         return [KINDS[kind] for kind in self._memory[8 : 8 + count]]
 
 
-def watch(points: Points, output: str) -> None:
-    """Count renames, fsyncs, commits, files opened for writing, and all other changes below
-    `output`.
-    """  # noqa: D205
+def watch(points: Points, folder: str) -> None:
+    """Count renames, fsyncs, commits, files opened for writing, other changes of `folder`."""
 
     def around(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def watched(*arguments: Any, **named: Any) -> Any:
@@ -69,7 +70,7 @@ def watch(points: Points, output: str) -> None:
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in ("open", "os.remove", "os.mkdir", "os.rmdir"):
             return
-        if output not in str(arguments[0]):
+        if folder not in str(arguments[0]):
             return
         if event != "open":
             points.passes("other")
@@ -114,7 +115,7 @@ def warm_up(weights: Path) -> None:
     )
 
 
-def child(argv: list[str], output: str, points: Points, printed: int) -> None:
+def child(argv: list[str], watched: str, points: Points, printed: int) -> None:
     """The command; never returns."""
     os.dup2(printed, 1)
     os.dup2(printed, 2)
@@ -122,7 +123,7 @@ def child(argv: list[str], output: str, points: Points, printed: int) -> None:
     try:
         from condkit.cli import main
 
-        watch(points, output)
+        watch(points, watched)
         sys.argv = ["condkit", *argv]
         main()
         code = 0
@@ -139,26 +140,31 @@ def child(argv: list[str], output: str, points: Points, printed: int) -> None:
 
 
 def run(job: dict[str, Any], points: Points) -> dict[str, Any]:
-    points.start(job.get("kill_at"))
-    started = time.monotonic()
-    deadline = started + (job.get("kill_after") or LIMIT_SECONDS)
+    sent = signal.Signals[job.get("signal", "SIGKILL")]
+    points.start(job.get("at"), sent)
+    started, after, told = time.monotonic(), job.get("after"), None
     with tempfile.TemporaryFile() as printed:
         pid = os.fork()
         if pid == 0:
-            child(job["argv"], job["output"], points, printed.fileno())
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        while not ended:
-            if time.monotonic() >= deadline:
+            child(job["argv"], job["watched"], points, printed.fileno())
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            now = time.monotonic()
+            if after is not None and told is None and now >= started + after:
+                os.kill(pid, sent)
+                told = now
+            elif now >= started + LIMIT_SECONDS:
                 os.kill(pid, signal.SIGKILL)
-                ended, status = os.waitpid(pid, 0)
-            else:
-                time.sleep(0.001)
-                ended, status = os.waitpid(pid, os.WNOHANG)
-        seconds = time.monotonic() - started
+            time.sleep(0.001)
+        over = time.monotonic()
         printed.seek(0)
         text = printed.read().decode("utf-8", "replace")
-    code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "points": points.passed(), "seconds": seconds, "output": text}
+    return {
+        "code": os.waitstatus_to_exitcode(ended[1]),
+        "points": points.passed(),
+        "seconds": over - started,
+        "ending": None if told is None else over - told,
+        "printed": text,
+    }
 
 
 def main() -> None:
