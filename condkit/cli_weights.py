@@ -24,7 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="List, fetch and verify the network
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="NAME", help="A condition, a detector or DETECTOR:WEIGHTS; none: all there is."
+        metavar="NAME",
+        help="A condition, a detector, a captioner, or OWNER:WEIGHTS as listed; none: all there is.",
     ),
 ]
 
@@ -37,8 +38,8 @@ def list_(
     json: Json = False,
 ) -> None:
     """List weight files: size, licence, commercial use, pin, whether they are here, source."""
-    from condkit.annotators.weight_choices import choose_weights
-    from condkit.annotators.weight_files import list_files
+    from condkit.pipeline.weight_choices import choose_weights
+    from condkit.pipeline.weight_files import list_files
 
     choices = choose_weights(names or (), every=True, commercial_only=commercial_only)
     rows = list_files(weight_store(weights_dir, offline=True), choices)
@@ -55,7 +56,7 @@ def fetch(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="DETECTOR:WEIGHTS; or a condition or detector: the weights it needs by default.",
+            help="OWNER:WEIGHTS; or a condition, detector or captioner: what it needs by default.",
         ),
     ] = None,
     all_: Annotated[
@@ -69,8 +70,8 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Fetch weights, so that later runs need no network; what is here already is verified."""
-    from condkit.annotators.weight_choices import choose_weights
-    from condkit.annotators.weight_files import fetch_weights
+    from condkit.pipeline.weight_choices import choose_weights
+    from condkit.pipeline.weight_files import fetch_weights
 
     if not names and not all_:
         raise ConfigError("weights fetch: name conditions, detectors or weights, or give --all")
@@ -105,8 +106,8 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Hash every weight file that is here; exit 1 where one is damaged or another file."""
-    from condkit.annotators.weight_choices import choose_weights
-    from condkit.annotators.weight_files import verify_weights
+    from condkit.pipeline.weight_choices import choose_weights
+    from condkit.pipeline.weight_files import verify_weights
 
     choices = choose_weights(names or (), every=True)
     store = weight_store(weights_dir, offline=True)

@@ -97,6 +97,7 @@ def describe(
         "annotation": parameters["annotation"],
         "given": parameters["given"],
         "captions": parameters["captions"],
+        "licence": parameters["licence"],
         "filters": parameters["filters"],
         "size": parameters["size"],
         "geometry": parameters["geometry"],

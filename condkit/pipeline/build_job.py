@@ -223,7 +223,7 @@ class BuildJob:
         values = manifest.describe(plan, contents, self.specs, self.columns)
         write_contact_sheet(dataset, open_dataset(dataset, values))
         settings = self.layout.card_settings(contents.splits)
-        atomic.write_text(dataset / "README.md", write_card(values, settings))
+        atomic.write_text(dataset / "README.md", write_card(values, settings, license=self.licence))
         atomic.write_json(dataset / manifest.NAME, values)
 
     def _summary(

@@ -163,7 +163,7 @@ class _Run:
 
     def work(self, batch_size: int, workers: int, on_progress: OnProgress | None) -> None:
         """Caption what is missing."""
-        meter = Meter(self._planned, self._skipped, on_progress)
+        meter = Meter(self._planned, self._skipped + len(self._rejections), on_progress)
         meter.rejected_before = len(self._rejections)
 
         def commit(entry: SourceEntry, result: tuple[Path, str] | Rejection) -> None:

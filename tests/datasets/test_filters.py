@@ -204,7 +204,8 @@ def test_real_photographs_are_sharp_and_their_blurred_copies_are_not(assets):
 
 def test_grey_pictures_are_left_out_and_faintly_coloured_ones_are_not():
     grey = np.repeat(PHOTO[:, :, :1], 3, axis=2)
-    noisy = np.clip(grey.astype(int) + [0, 3, 5], 0, 255).astype(np.uint8)
+    tint = np.array([0, 3, 5])
+    noisy = np.clip(grey.astype(int) + tint, 0, 255).astype(np.uint8)
     stamped = grey.copy()
     stamped[:8, :8] = (255, 0, 0)  # 1.25 % of the pixels
     filters = _filters("grey_tolerance=8")

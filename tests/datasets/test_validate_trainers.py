@@ -334,12 +334,12 @@ def replaced(old: str, new: str):
 
 
 DIFFUSERS = [
-    ("canny/1.png", remove, {"does not load"}, "train"),
+    ("canny/1.png", remove, {"missing picture"}, "row 1 of train, map 1.png"),
     ("canny/1.png", truncate, {"broken picture"}, "row 1 of train, map 1.png"),
     ("images/2.png", truncate, {"broken picture"}, "row 2 of train, image 2.png"),
     ("canny/1.png", shrink, {"size differs from picture"}, "row 1 of train, map"),
     ("metadata.jsonl", replaced('"caption 1"', "null"), {"bad caption"}, "row 1 of train"),
-    ("metadata.jsonl", replaced('"caption ', '"2023-01-0'), {"columns"}, "column 1, 'text'"),
+    ("metadata.jsonl", replaced('"caption ', '"2023-01-1'), {"columns"}, "column 1, 'text'"),
     ("metadata.jsonl", replaced("canny_file_name", "canny"), {"columns"}, "column 2, 'canny'"),
     ("metadata.jsonl", replaced('"text"', '"prompt"'), set(), ""),
     ("metadata.jsonl", replaced('"caption 1"', '""'), set(), ""),

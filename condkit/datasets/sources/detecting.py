@@ -63,7 +63,7 @@ def _kind_of_file(path: Path) -> str:
 
 
 def _kind_of_folder(folder: Path) -> str:
-    names = [path.name for path in islice(folder.iterdir(), _LOOKED_AT)]
+    names = _names_at(folder)
     if any(name in names for name in SAVED_MARKS):
         return "huggingface"
     if find_tables(folder, METADATA_NAMES):
@@ -72,12 +72,22 @@ def _kind_of_folder(folder: Path) -> str:
         return "fill50k"
     if any(is_picture_name(name) for name in names):
         return "folder"
-    if any(name.endswith(".tar") or _COMPRESSED_TAR.search(name) for name in names):
+    inside = [*names, *_names_at(folder / "data")]
+    if any(name.endswith(".tar") or _COMPRESSED_TAR.search(name) for name in inside):
         return "webdataset"
-    places = (folder, folder / "data")
-    if any(next(place.glob("*.parquet"), None) is not None for place in places):
-        return "huggingface"
-    return "folder"
+    return "huggingface" if any(name.endswith(".parquet") for name in inside) else "folder"
+
+
+def _names_at(folder: Path) -> list[str]:
+    """The first names in a folder; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    try:
+        return [path.name for path in islice(folder.iterdir(), _LOOKED_AT)]
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read the folder {folder}: {error.strerror}; give access to it"
+        ) from error
 
 
 def _has_fill50k_rows(path: Path) -> bool:

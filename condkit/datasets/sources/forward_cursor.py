@@ -11,13 +11,15 @@ from condkit.errors import DatasetError
 
 KEPT_ROWS = 256
 KEPT_BYTES = 128 << 20
+ROWS_BEFORE = 32
+"""A stream begins a little before the row asked for: other threads may ask for those next."""
 
 
 class ForwardCursor:
     """Rows of a stream by number, for readers that ask for them nearly in order.
 
     The last rows are kept, so that threads may ask a little out of order. A row further back makes
-    the stream start again at it, which is slow and right.
+    the stream start again shortly before it, which is slow and right.
     """
 
     def __init__(self, start: Callable[[int], Iterator[Values]]) -> None:
@@ -43,7 +45,8 @@ class ForwardCursor:
             if number in self._kept:
                 return self._kept[number][0]
             if self._rows is None or number < self._next:
-                self._rows, self._next = self._start(number), number
+                self._next = max(0, number - ROWS_BEFORE)
+                self._rows = self._start(self._next)
             while self._next <= number:
                 row = next(self._rows, None)
                 if row is None:

@@ -144,6 +144,8 @@ class KohyaSource:
 
 
 def _read_subsets(config: Path, maps: Mapping[str, str], output: Path | None) -> list[_Subset]:
+    if not config.is_file():
+        raise ConfigError(f"{config}: expected a kohya configuration (.toml), there is none")
     try:
         values = tomllib.loads(config.read_text(encoding="utf-8-sig"))
     except OSError as error:

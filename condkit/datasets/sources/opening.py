@@ -14,7 +14,7 @@ from condkit.datasets.sources.kohya import KohyaSource
 from condkit.datasets.sources.map_folders import resolve_map_folder
 from condkit.datasets.sources.table import TableSource, open_table
 from condkit.datasets.sources.table_folders import open_fill50k, open_imagefolder
-from condkit.datasets.sources.tar_places import find_tars
+from condkit.datasets.sources.tar_places import find_tars, tars_of_split
 from condkit.datasets.sources.webdataset import WebDatasetSource
 from condkit.errors import ConfigError, UnknownNameError
 
@@ -63,9 +63,10 @@ def _kohya(asked: _Options) -> Source:
 
 
 def _webdataset(asked: _Options) -> Source:
-    return WebDatasetSource(
-        find_tars(asked.place), image_ending=asked.image_column, maps=asked.maps
-    )
+    tars = find_tars(asked.place)
+    if asked.split is not None:
+        tars = tars_of_split(asked.place, tars, asked.split)
+    return WebDatasetSource(tars, image_ending=asked.image_column, maps=asked.maps)
 
 
 def _huggingface(asked: _Options) -> Source:
@@ -98,7 +99,7 @@ _KINDS = {
     "table": _Kind(_table, frozenset({"image_column", "split"})),
     "fill50k": _Kind(_fill50k, frozenset({"image_column", "split"})),
     "kohya": _Kind(_kohya, frozenset()),
-    "webdataset": _Kind(_webdataset, frozenset({"image_column"})),
+    "webdataset": _Kind(_webdataset, frozenset({"image_column", "split"})),
     "huggingface": _Kind(_huggingface, frozenset({"image_column", "split", "config", "streaming"})),
 }
 

@@ -55,6 +55,27 @@ def find_tars(place: str) -> list[TarFile]:
     return [TarFile(path, _bare(os.path.relpath(path, base))) for path in paths]
 
 
+def tars_of_split(place: str, tars: list[TarFile], split: str) -> list[TarFile]:
+    """Those called `SPLIT-00000.tar` or `SPLIT.tar`, or in a folder of the split's name.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    chosen = [tar for tar in tars if split in _splits_of(tar.name)]
+    if not chosen:
+        shown = ", ".join(tar.name for tar in tars[:_NAMED])
+        raise ConfigError(
+            f"split: no tar of {place} is called {split}-*.tar or lies in a folder {split}; there "
+            f"are {shown}"
+        )
+    return chosen
+
+
+def _splits_of(name: str) -> set[str]:
+    *folders, last = name.split("/")
+    return {*folders, last, last.partition("-")[0]}
+
+
 def expand_braces(pattern: str) -> list[str]:
     """All texts that a pattern stands for: `{00..12}` counts, zeros kept; `{a,b}` lists.
 

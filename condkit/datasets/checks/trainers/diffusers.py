@@ -9,7 +9,7 @@ each resized to `--resolution`, a multiple of 8, and cropped in the middle.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from condkit.datasets.checks.faults import Fault, Findings
 from condkit.datasets.checks.pictures import Unreadable, decode_picture, size_text
 from condkit.datasets.checks.rows import caption_problem
+from condkit.datasets.checks.trainers.folders import pictures, relative
 from condkit.datasets.in_order import map_in_order
 
 MULTIPLE = 8
@@ -36,9 +37,10 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """Short side of the picture in pixels, and what is wrong with the row."""
+    """Short side of the picture in pixels, its file, and what is wrong with the row."""
 
     short: int | None
+    file: Path | None
     faults: list[Fault]
 
 
@@ -60,15 +62,20 @@ def check(root: Path, findings: Findings, *, decode: bool, workers: int | None) 
     if columns is None:
         return
     shorts: Counter[int] = Counter()
+    named: dict[Path, set[str]] = {}
     done = 0
     looked = map_in_order(_look, _rows(splits["train"], columns, findings), workers=workers)
     for done, one in enumerate(looked, start=1):
         findings.faults += one.faults
         if one.short is not None:
             shorts[one.short] += 1
+        if one.file is not None:
+            named.setdefault(one.file.parent, set()).add(one.file.name)
         findings.progress(done, 0, "train")
     findings.rows = max(findings.rows, done)
     _check_resolution(root, shorts, findings)
+    if decode:
+        _check_forgotten(root, named, findings)
 
 
 def _load(root: Path, findings: Findings) -> dict[str, Any] | None:
@@ -161,16 +168,7 @@ def _look(row: _Row) -> _Looked:
         content = _content(cell)
         decoded = decode_picture(content) if content else Unreadable("nothing")
         if isinstance(decoded, Unreadable):
-            path = (cell or {}).get("path") if isinstance(cell, dict) else None
-            faults.append(
-                Fault(
-                    kind="broken picture" if content else "missing picture",
-                    where=f"{row.where}, {what}" + (f" {Path(path).name}" if path else ""),
-                    expected="a picture that decodes in full",
-                    got=decoded.reason,
-                    advice="restore it, or remove the row",
-                )
-            )
+            faults.append(_broken(f"{row.where}, {what}", content, decoded))
         else:
             sizes.append((size_text(decoded[0]), min(decoded[0].shape[:2])))
     if len(sizes) == 2 and sizes[0][0] != sizes[1][0]:
@@ -183,7 +181,36 @@ def _look(row: _Row) -> _Looked:
                 advice="make the map again from the picture: each is resized on its own",
             )
         )
-    return _Looked(sizes[0][1] if len(sizes) == 2 else None, faults)
+    file = _content(row.image)
+    return _Looked(
+        sizes[0][1] if len(sizes) == 2 else None, file if isinstance(file, Path) else None, faults
+    )
+
+
+def _broken(where: str, content: bytes | Path | None, found: Unreadable) -> Fault:
+    is_file = isinstance(content, Path)
+    missing = content is None or (isinstance(content, Path) and not content.exists())
+    return Fault(
+        kind="missing picture" if missing else "broken picture",
+        where=f"{where} {content.name}" if isinstance(content, Path) else where,
+        expected="a picture that decodes in full",
+        got="no such file" if missing and is_file else found.reason,
+        advice="restore it, or remove the row",
+    )
+
+
+def _check_forgotten(root: Path, named: Mapping[Path, set[str]], findings: Findings) -> None:
+    """Pictures beside those of the table that no row names: `datasets` leaves them out silently."""
+    for folder, names in named.items():
+        for path in pictures(folder):
+            if path.name not in names:
+                findings.add(
+                    "picture without row",
+                    relative(path, root),
+                    expected="a row of the table for each picture",
+                    got="none; it is left out silently",
+                    advice="add a row, or move the picture away",
+                )
 
 
 def _content(cell: object) -> bytes | Path | None:

@@ -8,9 +8,10 @@ import json
 import pytest
 
 from condkit.annotators.registry import available_detectors, get_detector
-from condkit.annotators.weight_choices import choose_weights
-from condkit.annotators.weight_files import fetch_weights, list_files, verify_weights
+from condkit.captions.registry import captioner_weights
 from condkit.errors import ConfigError, UnknownNameError
+from condkit.pipeline.weight_choices import choose_weights
+from condkit.pipeline.weight_files import fetch_weights, list_files, verify_weights
 from condkit.weights import WeightStore
 
 DETECTOR = "hed"
@@ -44,12 +45,14 @@ def made_up(monkeypatch, mine):
 # --- names
 
 
-def test_without_names_every_weight_of_every_detector_is_meant():
+def test_without_names_every_weight_of_every_detector_and_captioner_is_meant():
     expected = {
         f"{name}:{weights}"
         for name in available_detectors()
         for weights in get_detector(name).spec.weights
     }
+    expected |= {f"{name}:{key}" for name, found in captioner_weights().items() for key in found}
+    assert {"blip-base:coco", "florence2:base"} < expected
     assert {choice.name for choice in choose_weights()} == expected
 
 
@@ -60,6 +63,9 @@ def test_without_names_every_weight_of_every_detector_is_meant():
         ("hed", True, ["hed:controlnet", "hed:bsds500"]),
         ("hed:bsds500", False, ["hed:bsds500"]),
         ("softedge", False, ["hed:controlnet"]),
+        ("florence2", False, ["florence2:base"]),
+        ("florence2", True, ["florence2:base", "florence2:base-ft", "florence2:large"]),
+        ("blip2:opt-2.7b", False, ["blip2:opt-2.7b"]),
     ],
 )
 def test_a_name_stands_for_what_it_needs_or_for_all(name, every, expected):
@@ -72,15 +78,16 @@ def test_names_that_mean_the_same_give_it_once():
     ]
 
 
-@pytest.mark.parametrize("name", ["hedd", "hed:bsds501"])
+@pytest.mark.parametrize("name", ["hedd", "hed:bsds501", "blip-bas"])
 def test_an_unknown_name_is_an_error_with_a_guess(name):
-    with pytest.raises(UnknownNameError, match="did you mean 'hed"):
+    with pytest.raises(UnknownNameError, match="did you mean '(hed|blip-base)"):
         choose_weights([name])
 
 
 def test_a_name_that_needs_no_weights_is_an_error():
-    with pytest.raises(ConfigError, match="canny needs no weights"):
-        choose_weights(["canny"])
+    for name in ("canny", "sidecar"):
+        with pytest.raises(ConfigError, match=f"{name} needs no weights"):
+            choose_weights([name])
 
 
 def test_commercial_use_refuses_what_is_named_and_leaves_out_what_is_not():

@@ -1,4 +1,4 @@
-"""What `condkit weights` does: list, fetch and verify the weights of the detectors."""
+"""What `condkit weights` does: list, fetch and verify the weights of the networks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from condkit.annotators.listing import commercial_cell, shorten, size_cell
-from condkit.annotators.weight_choices import Choice, all_weights
 from condkit.errors import WeightsError
+from condkit.pipeline.weight_choices import Choice, all_weights
 from condkit.weights import AnyWeights, ModelSpec, Presence, Shelf, WeightSpec, WeightStore
 from condkit.weights.hashes import sha256_of
 from condkit.weights.pins import Pin
@@ -19,10 +19,10 @@ Verdict: TypeAlias = Literal["good", "different", "not pinned", "unreadable"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedFile:
-    """One weight file of one detector.
+    """One weight file of one detector or captioner.
 
     Attributes:
-        name: DETECTOR:WEIGHTS.
+        name: OWNER:WEIGHTS, the owner a detector or captioner.
         model: The model's name on the hub, where the file is one of several.
         file: Its name.
         present: Whether it is on this disk (by name and size; the hash is checked at use).
@@ -71,7 +71,7 @@ class Fetched:
     """What became of weights that were asked for.
 
     Attributes:
-        name: DETECTOR:WEIGHTS.
+        name: OWNER:WEIGHTS, the owner a detector or captioner.
         path: The verified file or folder; None where it could not be had.
         error: Why not.
     """
@@ -90,7 +90,7 @@ class Verified:
     """One file that passes for a weight file by its name, and what it really is.
 
     Attributes:
-        name: DETECTOR:WEIGHTS.
+        name: OWNER:WEIGHTS, the owner a detector or captioner.
         path: The file.
         verdict: "good", "different" (damaged, or another file), "not pinned" (nothing to compare
             with before its first use) or "unreadable".

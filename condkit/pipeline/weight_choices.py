@@ -1,4 +1,4 @@
-"""Which weights are meant by the names of conditions, detectors and weights."""
+"""Which weights are meant by the names of conditions, detectors, captioners and weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from condkit.annotators.registry import (
     get_condition,
     get_detector,
 )
+from condkit.captions.registry import (
+    available_captioners,
+    captioner_weights,
+    network_captioners,
+)
 from condkit.errors import ConfigError, UnknownNameError
 from condkit.settings import suggest
 from condkit.weights import AnyWeights
@@ -19,22 +24,22 @@ from condkit.weights import AnyWeights
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Weights of one detector.
+    """Weights of one detector or captioner.
 
     Attributes:
-        detector: The detector's name.
-        weights: Their name among the detector's.
+        owner: The detector's or captioner's name.
+        weights: Their name among the owner's.
         spec: What they are.
     """
 
-    detector: str
+    owner: str
     weights: str
     spec: AnyWeights
 
     @property
     def name(self) -> str:
-        """DETECTOR:WEIGHTS, as commands take it."""
-        return f"{self.detector}:{self.weights}"
+        """OWNER:WEIGHTS, as commands take it."""
+        return f"{self.owner}:{self.weights}"
 
 
 def choose_weights(
@@ -43,9 +48,10 @@ def choose_weights(
     """The weights that names stand for, each once.
 
     Args:
-        names: DETECTOR:WEIGHTS; or a condition or detector, which stands for the weights that it
-            needs when nothing is set. None for all weights there are.
-        every: Take all weights of the named conditions and detectors.
+        names: DETECTOR:WEIGHTS or CAPTIONER:WEIGHTS; or a condition, detector or captioner, which
+            stands for the weights that it needs when nothing is set. None for all weights there
+            are.
+        every: Take all weights of what is named.
         commercial_only: Refuse weights that do not clearly allow commercial use; without names,
             or with `every`, leave them out.
 
@@ -65,8 +71,12 @@ def choose_weights(
 
 
 def all_weights() -> list[Choice]:
-    """All weights of all detectors."""
-    return [choice for name in available_detectors() for choice in _of_detector(name)]
+    """All weights of all detectors and captioners."""
+    detectors = [choice for name in available_detectors() for choice in _of_detector(name)]
+    return [
+        *detectors,
+        *(choice for name in network_captioners() for choice in _of_captioner(name)),
+    ]
 
 
 def _named(name: str, every: bool) -> list[Choice]:
@@ -77,6 +87,11 @@ def _named(name: str, every: bool) -> list[Choice]:
         return known
     if name in available_conditions():
         return _of_condition(name, every)
+    if name in network_captioners():
+        known = _of_captioner(name)
+        return known if every else known[:1]
+    if name in available_captioners():
+        return _some([], name)
     if name not in available_detectors():
         raise _unknown(name)
     definition = get_detector(name)
@@ -103,13 +118,18 @@ def _some(choices: list[Choice], name: str) -> list[Choice]:
 
 
 def _unknown(name: str) -> UnknownNameError:
-    known = [*available_conditions(), *available_detectors(), *(c.name for c in all_weights())]
+    owners = [*available_conditions(), *available_detectors(), *network_captioners()]
+    known = [*owners, *(choice.name for choice in all_weights())]
     return UnknownNameError(
-        f"unknown weights {name!r}{suggest(name, known)} (a condition, a detector, or "
-        "DETECTOR:WEIGHTS as `condkit weights list` shows them)"
+        f"unknown weights {name!r}{suggest(name, known)} (a condition, a detector, a captioner, or "
+        "OWNER:WEIGHTS as `condkit weights list` shows them)"
     )
 
 
 def _of_detector(name: str) -> list[Choice]:
     weights = get_detector(name).spec.weights
     return [Choice(name, variant, spec) for variant, spec in weights.items()]
+
+
+def _of_captioner(name: str) -> list[Choice]:
+    return [Choice(name, variant, spec) for variant, spec in captioner_weights()[name].items()]
