@@ -25,7 +25,7 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="NAME",
-        help="A condition, a detector, a captioner, or OWNER:WEIGHTS as listed; none: all there is.",
+        help="A condition, detector, captioner, or OWNER:WEIGHTS as listed; none: all there is.",
     ),
 ]
 

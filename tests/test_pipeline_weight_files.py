@@ -80,7 +80,7 @@ def test_names_that_mean_the_same_give_it_once():
 
 @pytest.mark.parametrize("name", ["hedd", "hed:bsds501", "blip-bas"])
 def test_an_unknown_name_is_an_error_with_a_guess(name):
-    with pytest.raises(UnknownNameError, match="did you mean '(hed|blip-base)"):
+    with pytest.raises(UnknownNameError, match=r"did you mean '(hed|blip-base)"):
         choose_weights([name])
 
 

@@ -188,13 +188,12 @@ def _look(row: _Row) -> _Looked:
 
 
 def _broken(where: str, content: bytes | Path | None, found: Unreadable) -> Fault:
-    is_file = isinstance(content, Path)
     missing = content is None or (isinstance(content, Path) and not content.exists())
     return Fault(
         kind="missing picture" if missing else "broken picture",
         where=f"{where} {content.name}" if isinstance(content, Path) else where,
         expected="a picture that decodes in full",
-        got="no such file" if missing and is_file else found.reason,
+        got="no such file" if missing and content else found.reason,
         advice="restore it, or remove the row",
     )
 
