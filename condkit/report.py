@@ -86,10 +86,13 @@ def write_report(path: Path, report: Report) -> None:
         OutputError: if the place cannot be written.
     """
     import jinja2
+    import markupsafe
 
-    template = resources.files("condkit").joinpath("assets/report.html.j2").read_text("utf-8")
+    assets = resources.files("condkit") / "assets"
+    template = (assets / "report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(template).render(
+        style=markupsafe.Markup((assets / "page.css").read_text("utf-8")),
         title=report.title,
         lead=report.lead,
         figures=report.figures,

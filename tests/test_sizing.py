@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +135,17 @@ def test_a_crop_takes_the_end_it_names(crop, wide, high):
     policy = SizePolicy(size=10, crop=crop)
     assert policy.transform_for((10, 51), key="").crop_xyxy[:2] == wide
     assert policy.transform_for((51, 10), key="").crop_xyxy[:2] == high
+
+
+def test_the_page_describes_every_setting_with_its_default():
+    page = (Path(__file__).parents[1] / "docs" / "sizes.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", page.partition("## Settings")[2], re.M))
+    fields = {field.name: field.default for field in dataclasses.fields(SizePolicy)}
+    assert set(rows) == set(fields) - {"mode"}
+    for name, told in rows.items():
+        default = fields[name]
+        if default is not None:
+            assert told.strip("`") == json.dumps(default).strip('"'), name
 
 
 # The tables as published.

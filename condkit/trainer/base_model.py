@@ -39,6 +39,10 @@ class TextStates:
     pooled: torch.Tensor | None = None
 
 
+TextMemory = Callable[[Sequence[str]], "TextStates | None"]
+"""From captions to their states on the model's device, or None where one is not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
     """The parts of a latent diffusion model, frozen, fp32, on one device.
@@ -55,6 +59,7 @@ class BaseModel:
         scheduler: diffusers.DDPMScheduler, the training noise schedule.
         prediction_type: What the UNet predicts, as the scheduler's configuration says.
         compute: Device and precision.
+        text_memory: Where the states of captions are known from, or None.
     """
 
     name: str
@@ -67,6 +72,7 @@ class BaseModel:
     scheduler: Any
     prediction_type: PredictionType
     compute: Compute
+    text_memory: TextMemory | None = None
     _fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -102,13 +108,28 @@ class BaseModel:
         """Hash of the VAE's weights, "sha256:..."; part of every cached latent's key."""
         return self._fingerprint("vae")
 
+    @property
+    def text_fingerprint(self) -> str:
+        """Hash of the text encoders' weights, "sha256:..."; part of every cached caption's key."""
+        encoders = [name for name in self.modules if name.startswith("text_encoder")]
+        return _sha256(self._fingerprint(name).encode() for name in encoders)
+
     def _fingerprint(self, name: str) -> str:
         if name not in self._fingerprints:
             self._fingerprints[name] = _hash_weights(self.modules[name])
         return self._fingerprints[name]
 
     def encode_text(self, captions: Sequence[str]) -> TextStates:
-        """Captions as the base was trained to read them.
+        """Captions as the base was trained to read them, from `text_memory` where it has them.
+
+        Args:
+            captions: Cut where they are longer than the tokenizer allows (77 tokens for CLIP).
+        """
+        known = self.text_memory(captions) if self.text_memory is not None else None
+        return self.read_text(captions) if known is None else known
+
+    def read_text(self, captions: Sequence[str]) -> TextStates:
+        """Captions as the text encoders read them.
 
         Stable Diffusion 1.x and 2.x read the text encoder's last hidden states; SDXL the last but
         one of both encoders side by side, and the second one's pooled output.

@@ -33,6 +33,9 @@ class _Files:
     row: EncodedRow
     spec: ConditionSpec
 
+    def content(self) -> str:
+        return hashlib.sha256(self.row.image).hexdigest()
+
     def image(self) -> RgbImage:
         with _named(self.row):
             return imageio.decode(self.row.image).image

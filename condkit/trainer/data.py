@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -157,8 +157,8 @@ class Example:
         return Cut(self.content or self.key, self.picture_hw, self.box, self.flipped)
 
 
-Remembered = Callable[[Cut], "torch.Tensor | None"]
-"""From a cut to the VAE's moments, where they are known."""
+Remembered = Callable[[PairedRow, Cut], "torch.Tensor | None"]
+"""From a row's cut to the VAE's moments, where they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class ExampleMaker:
         pixels = self._map_of(row)
         cut, pixels, repeats = self._decide(row, pixels, use)
         hint = _piece(pixels, cut, self.spec.resample)
-        moments = self.latents(cut) if self.latents is not None else None
+        moments = self.latents(row, cut) if self.latents is not None else None
         own = (pixels.shape[0], pixels.shape[1])
         return Example(
             key=row.key,
@@ -218,38 +218,78 @@ class ExampleMaker:
         )
 
     def cuts(self, row: PairedRow) -> list[Cut]:
-        """All cuts that later uses of a row can have; with `variants`, or where they repeat."""
-        pixels = self._map_of(row)
-        uses = range(self.variants or 1)
-        return list(dict.fromkeys(self._decide(row, pixels, use)[0] for use in uses))
-
-    def picture(self, row: PairedRow, cut: Cut, map_hw: Size) -> NDArray[np.float32]:
-        """A cut's picture as the VAE takes it.
+        """All cuts that the uses of a row can have.
 
         Raises:
-            DatasetError: if the picture has another size than the row's map.
+            TrainingError: if each use has another one.
+        """
+        hw = self.size_of(row)
+        found: dict[Cut, None] = {}
+        for turn in range(self.variants or 1):
+            cut, repeats = self._cut(row, hw, turn)
+            if not repeats:
+                raise TrainingError(
+                    f"row {row.key} has height and width {hw}, larger than its crop: data.crop="
+                    "random cuts it anew at each use, which cache.latents cannot hold; set "
+                    "cache.variants=4 or so, or data.crop=center"
+                )
+            flips = (cut.flipped,) if self.variants else self._possible_flips()
+            found |= dict.fromkeys(replace(cut, flipped=f and self._can_flip(row)) for f in flips)
+        return list(found)
+
+    def _possible_flips(self) -> tuple[bool, ...]:
+        return {0.0: (False,), 1.0: (True,)}.get(self.data.flip, (False, True))
+
+    def _can_flip(self, row: PairedRow) -> bool:
+        if self.spec.flip != "mirror-swap-left-right":
+            return True
+        return self._mirrored(row, self._map_of(row)) is not None
+
+    def size_of(self, row: PairedRow) -> Size:
+        """Height and width of a row's picture, without decoding more than need be."""
+        facts = facts_of(row)
+        if facts.get("height") and facts.get("width"):
+            return int(facts["height"]), int(facts["width"])
+        height, width = self._map_of(row).shape[:2]
+        return int(height), int(width)
+
+    def picture(self, row: PairedRow, cut: Cut, hw: Size) -> NDArray[np.float32]:
+        """A cut's picture as the VAE takes it.
+
+        Args:
+            row: The row.
+            cut: The cut.
+            hw: Height and width of the row's map.
+
+        Raises:
+            DatasetError: if the picture has another size.
         """
         image = row.image
-        if image.shape[:2] != map_hw:
+        if image.shape[:2] != hw:
             raise DatasetError(
                 f"row {row.key}: its picture has height and width {image.shape[:2]} and its "
-                f"{self.spec.name!r} map {map_hw}; they must be equal, build it again"
+                f"{self.spec.name!r} map {hw}; they must be equal, build it again"
             )
         return pixels_from_image(_piece(image[:, ::-1] if cut.flipped else image, cut, "image"))
 
     def _decide(self, row: PairedRow, pixels: MapPixels, use: int) -> tuple[Cut, MapPixels, bool]:
         """The cut of a use, the map (mirrored with it), and whether the cut comes again."""
-        hw = (int(pixels.shape[0]), int(pixels.shape[1]))
         turn = use if self.variants is None else use % self.variants
+        cut, repeats = self._cut(row, (int(pixels.shape[0]), int(pixels.shape[1])), turn)
+        if cut.flipped:
+            mirrored = self._mirrored(row, pixels)
+            cut = replace(cut, flipped=mirrored is not None)
+            pixels = pixels if mirrored is None else mirrored
+        return cut, pixels, repeats
+
+    def _cut(self, row: PairedRow, hw: Size, turn: int) -> tuple[Cut, bool]:
+        """The cut of a turn, flipped if the draw says so, and whether later ones have its crop."""
         shape = ShapeRule(self.data, self.unit)(hw, row.key)
         box, repeats = self._crop(shape, row.key, turn)
         flipped = noise.happens(self.seed, "flip", row.key, turn, self.data.flip)
-        if flipped:
-            mirrored = self._mirrored(row, pixels)
-            flipped, pixels = mirrored is not None, pixels if mirrored is None else mirrored
         content = f"{self.dataset}:{row.key}" if self.dataset else row.key
         cut = Cut(content, shape.scaled_hw, box, flipped)
-        return cut, pixels, repeats or self.variants is not None
+        return cut, repeats or self.variants is not None
 
     def _mirrored(self, row: PairedRow, pixels: MapPixels) -> MapPixels | None:
         flipper = self.flipper or Flipper(self.spec)

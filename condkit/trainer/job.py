@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from condkit.settings import as_mapping
 from condkit.trainer import noise
 from condkit.trainer.base_model import BaseModel, load_base
+from condkit.trainer.caches import prepare_caches
 from condkit.trainer.checkpoint import RunIdentity
 from condkit.trainer.compute import training_compute
 from condkit.trainer.config import TrainConfig
+from condkit.trainer.data import Remembered
 from condkit.trainer.distributed import Ranks
 from condkit.trainer.run_folder import RunFolder, RunRecord
 from condkit.trainer.training_data import TrainingData, open_training_data
@@ -27,6 +30,7 @@ class Job:
         spec: The condition.
         data: The datasets.
         base: The frozen model.
+        latents: Where the moments of cuts are known from, or None.
         identity: What both halves of a resumed run have in common.
         record: What stands in `run.json`.
         ranks: This process among those that train together.
@@ -37,6 +41,7 @@ class Job:
     spec: ConditionSpec
     data: TrainingData
     base: BaseModel
+    latents: Remembered | None
     identity: RunIdentity
     record: RunRecord
     ranks: Ranks
@@ -51,8 +56,9 @@ def prepare(
     dtype: str,
     offline: bool,
     ranks: Ranks | None = None,
+    on_cached: Callable[[int, int, str], None] | None = None,
 ) -> Job:
-    """Open the dataset and load the base.
+    """Open the datasets, load the base, fill the caches.
 
     Raises:
         DatasetError: if the dataset cannot be used.
@@ -64,6 +70,7 @@ def prepare(
     spec = pairs.spec
     ranks = ranks or Ranks()
     base = load_base(config.base, training_compute(device, dtype), offline=offline)
+    prepared = prepare_caches(config, pairs, base, on_cached or (lambda done, total, note: None))
     identity = RunIdentity(
         config=as_mapping(config),
         base_fingerprint=base.fingerprint,
@@ -79,7 +86,8 @@ def prepare(
         folder=folder,
         spec=spec,
         data=pairs,
-        base=base,
+        base=prepared.base,
+        latents=prepared.latents,
         identity=identity,
         record=_record(config, identity, spec, data),
         ranks=ranks,

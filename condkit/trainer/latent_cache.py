@@ -22,7 +22,7 @@ from condkit.budget import Budget
 from condkit.settings import as_mapping
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.data import Cut, ExampleMaker, PairedRow
+from condkit.trainer.data import Cut, ExampleMaker, PairedRow, PairedRows
 from condkit.trainer.sources import DataSource
 from condkit.trainer.tensor_store import TensorStore, hashed
 
@@ -73,7 +73,8 @@ class DiskLatents:
         if found is None and not self._missed:
             self._missed = True
             logger.warning(
-                "row %s: its latents are not in %s, so it is encoded as it comes", row.key,
+                "row %s: its latents are not in %s, so it is encoded as it comes",
+                row.key,
                 self.store.folder,
             )
         return found
@@ -113,18 +114,18 @@ class DiskLatents:
             OutputError: if the folder cannot be written.
         """
         pieces = [piece for source in sources for piece in self._pieces(*source, config)]
-        total, done, made = sum(len(piece.rows) for piece in pieces), 0, 0
+        total, done, made = sum(len(piece.numbers) for piece in pieces), 0, 0
         later: list[_Piece] = []
         for piece in pieces:
             encoded = self._do(piece, config, wait=False)
             if encoded is None:
                 later.append(piece)
                 continue
-            made, done = made + encoded, done + len(piece.rows)
+            made, done = made + encoded, done + len(piece.numbers)
             report(done, total, "latents")
         for piece in later:
             made += self._do(piece, config, wait=True) or 0
-            done += len(piece.rows)
+            done += len(piece.numbers)
             report(done, total, "latents")
         self.store.refresh()
         return made
@@ -132,11 +133,13 @@ class DiskLatents:
     def _pieces(
         self, source: DataSource, maker: ExampleMaker, config: TrainConfig
     ) -> Iterator[_Piece]:
-        settings = as_mapping(config.data)
+        rows, settings = source.rows, as_mapping(config.data)
+        if rows is None:
+            return
         decided = {name: settings[name] for name in _DECIDES}
         who = hashed(
             source.fingerprint,
-            source.name if source.rows is None else len(source.rows),
+            len(rows),
             config.data.split,
             config.run.seed,
             config.cache.variants,
@@ -144,10 +147,9 @@ class DiskLatents:
             sorted(decided.items()),
             source.spec.flip,
         )
-        count = len(source.rows) if source.rows is not None else 0
-        for first in range(0, count, config.cache.shard_rows):
-            rows = range(first, min(first + config.cache.shard_rows, count))
-            yield _Piece(hashed(who, first, len(rows))[:24], source, maker, rows)
+        for first in range(0, len(rows), config.cache.shard_rows):
+            numbers = range(first, min(first + config.cache.shard_rows, len(rows)))
+            yield _Piece(hashed(who, first, len(numbers))[:24], rows, maker, numbers)
 
     def _do(self, piece: _Piece, config: TrainConfig, *, wait: bool) -> int | None:
         """Encode a piece; None where somebody else is at it."""
@@ -169,22 +171,21 @@ class DiskLatents:
         budget = Budget.on(self._base.compute.device, "the VAE")
         seen: set[str] = set()
         with ThreadPoolExecutor(workers, thread_name_prefix="condkit-latents") as pool:
-            for first in range(0, len(piece.rows), _AT_ONCE):
-                rows = piece.rows[first : first + _AT_ONCE]
-                wanted = [w for found in pool.map(lambda r: self._missing(piece, r), rows)
-                          for w in found]
-                fresh = [w for w in {w.key: w for w in wanted}.values() if w.key not in seen]
+            for first in range(0, len(piece.numbers), _AT_ONCE):
+                numbers = piece.numbers[first : first + _AT_ONCE]
+                found = pool.map(lambda number: self._missing(piece, number), numbers)
+                wanted = {w.key: w for of_a_row in found for w in of_a_row}
+                fresh = [w for w in wanted.values() if w.key not in seen]
                 seen |= {w.key for w in fresh}
                 moments = budget.run_by_shape(fresh, lambda chunk: encode(self._base, chunk))
                 yield from zip((w.key for w in fresh), moments, strict=True)
 
     def _missing(self, piece: _Piece, number: int) -> list[_Wanted]:
         """The cuts of a row that are not there, with their pixels."""
-        assert piece.source.rows is not None
-        row = piece.source.rows[number]
+        row = piece.rows[number]
         keys = {cut: self.key(row, cut) for cut in piece.maker.cuts(row)}
         return [
-            _Wanted(key, piece.maker.picture(row, cut))
+            _Wanted(key, piece.maker.picture(row, cut, piece.maker.size_of(row)))
             for cut, key in keys.items()
             if not self.store.has(key)
         ]
@@ -195,9 +196,9 @@ class _Piece:
     """Some rows of a dataset."""
 
     name: str
-    source: DataSource
+    rows: PairedRows
     maker: ExampleMaker
-    rows: range
+    numbers: range
 
 
 def content_of(row: PairedRow) -> str:

@@ -16,6 +16,9 @@ from condkit.types import ConditionSpec, MapPixels, RgbImage
 class Encoded(Protocol):
     """The files of a row, decoded when they are asked for."""
 
+    def content(self) -> str:
+        """A hash of the picture's file."""
+
     def image(self) -> RgbImage:
         """The picture."""
 
@@ -55,6 +58,11 @@ class LazyRow:
     def text(self) -> str:
         """The first caption."""
         return self.captions[0]
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of the picture's file: what the cache of latents knows it by."""
+        return self._encoded.content()
 
     @cached_property
     def image(self) -> RgbImage:

@@ -6,14 +6,13 @@ once.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from condkit.budget import Budget
 from condkit.trainer.base_model import BaseModel, TextStates
-from condkit.trainer.data import captions_of
+from condkit.trainer.data import PairedRows, captions_of
 from condkit.trainer.sources import DataSource
 from condkit.trainer.tensor_store import TensorStore, hashed
 
@@ -72,26 +71,25 @@ class DiskText:
             OutputError: if the folder cannot be written.
         """
         made = self._encode_missing([""])
-        total = sum(len(source.rows) for source in sources if source.rows is not None)
-        done = 0
-        for source in sources:
-            count = len(source.rows) if source.rows is not None else 0
-            for first in range(0, count, shard_rows):
-                rows = range(first, min(first + shard_rows, count))
-                piece = hashed("text", source.fingerprint, count, first, len(rows))[:24]
-                made += self._do(piece, source, rows)
-                done += len(rows)
+        there = [(s.fingerprint, s.rows) for s in sources if s.rows is not None]
+        total, done = sum(len(rows) for _, rows in there), 0
+        for fingerprint, rows in there:
+            for first in range(0, len(rows), shard_rows):
+                numbers = range(first, min(first + shard_rows, len(rows)))
+                piece = hashed("text", fingerprint, len(rows), first, len(numbers))[:24]
+                made += self._do(piece, rows, numbers)
+                done += len(numbers)
                 report(done, total, "captions")
         return made
 
-    def _do(self, piece: str, source: DataSource, rows: range) -> int:
+    def _do(self, piece: str, rows: PairedRows, numbers: range) -> int:
         if self.store.is_done(piece):
             return 0
         with self.store.working_on(piece, wait=True):
             if self.store.is_done(piece):
                 return 0
             self.store.refresh()
-            made = self._encode_missing(_captions(source, rows))
+            made = self._encode_missing(_captions(rows, numbers))
             self.store.set_done(piece, made)
             return made
 
@@ -101,7 +99,8 @@ class DiskText:
         wanted = [c for c in unique if not self.store.has(self._key("hidden", c))]
         budget = Budget.on(self._base.compute.device, "the text encoder")
         tensors: dict[str, torch.Tensor] = {}
-        for chunk in itertools.batched(wanted, _AT_ONCE) if wanted else ():
+        for first in range(0, len(wanted), _AT_ONCE):
+            chunk = wanted[first : first + _AT_ONCE]
             parts = budget.run(chunk, _PIXELS_PER_CAPTION, self._states)
             for caption, state in zip(chunk, parts, strict=True):
                 tensors |= {self._key(name, caption): tensor for name, tensor in state.items()}
@@ -126,7 +125,6 @@ class DiskText:
         return hashed("text 1", self._encoders, name, caption)
 
 
-def _captions(source: DataSource, rows: range) -> Iterator[str]:
-    assert source.rows is not None
-    for number in rows:
-        yield from captions_of(source.rows[number])
+def _captions(rows: PairedRows, numbers: range) -> Iterator[str]:
+    for number in numbers:
+        yield from captions_of(rows[number])

@@ -185,6 +185,7 @@ def _new_loop(
             job.data,
             config,
             job.base.unit,
+            latents=job.latents,
             shared=lambda batches: RankSampler(batches, job.ranks),
         ),
         step=OptimizerStep(

@@ -95,7 +95,7 @@ def test_captions_are_a_list_of_texts(dataset):
 
 def test_the_body_tells_how_to_load_what_it_is_and_what_was_left_out(dataset):
     words = {
-        "parquet": ("load_dataset", "train_controlnet" if False else "--image_column image"),
+        "parquet": ("load_dataset", "--image_column image"),
         "imagefolder": ("load_dataset", "--conditioning_image_column bright"),
         "webdataset": ("WebDataset", "bright.png"),
         "kohya": ("train/dataset.toml",),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -94,6 +96,14 @@ def test_a_mistake_is_refused_by_name(words, error, message):
 @pytest.mark.parametrize("field", dataclasses.fields(FilterSettings), ids=lambda field: field.name)
 def test_every_limit_is_explained(field):
     assert f"\n        {field.name}: " in FilterSettings.__doc__
+
+
+def test_the_page_describes_every_filter_and_no_other():
+    page = (Path(__file__).parents[2] / "docs" / "filters.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| .* \|$", page.partition("# Build")[0], re.M)
+    named = [name.strip(" `") for row in rows for name in row.split(",")]
+    assert named == list(dict.fromkeys(named))
+    assert set(named) == {field.name for field in dataclasses.fields(FilterSettings)}
 
 
 @pytest.mark.parametrize(

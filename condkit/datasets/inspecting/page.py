@@ -23,11 +23,13 @@ def write_page(path: Path, found: Inspection) -> None:
         OutputError: if the place cannot be written.
     """
     import jinja2
+    import markupsafe
 
     folder = resources.files("condkit") / "assets"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "inspection.html.j2").read_text("utf-8"))
     page = template.render(
+        style=markupsafe.Markup((folder / "page.css").read_text("utf-8")),
         title=Path(found.path).resolve().name,
         lead=_lead(found),
         figures=list(_figures(found)),
