@@ -6,6 +6,7 @@ name.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from condkit.errors import OutputError
 
 TEMPORARY_PREFIX = ".condkit-tmp-"
 """Names that begin so are unfinished; a scan leaves them out and anybody may delete them."""
+
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
 def write_bytes(path: Path, data: bytes, *, fsync: bool = True) -> None:
@@ -68,12 +71,11 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     Raises:
         OutputError: if the place cannot be written; what stood there before is unharmed.
     """
-    with new_file(path) as temporary:
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise OutputError(_cannot_write(path, error)) from error
+    with (
+        new_file(path) as temporary,
+        temporary.open("x", encoding="utf-8", newline="\n") as file,
+    ):
+        file.writelines(lines)
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -93,7 +95,8 @@ def new_file(final: Path) -> Iterator[Path]:
         The temporary file's path; there is nothing yet.
 
     Raises:
-        OutputError: if the file cannot be brought to the disk or renamed.
+        OutputError: if the file cannot be brought to the disk or renamed, or the disk gets full in
+            the block.
     """
     temporary: Path | None = None
     try:
@@ -102,7 +105,8 @@ def new_file(final: Path) -> Iterator[Path]:
             temporary = _new_sibling(final)
         except OSError as error:
             raise OutputError(_cannot_write(final, error)) from error
-        yield temporary
+        with _told_where(final, temporary):
+            yield temporary
         try:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -127,7 +131,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         The temporary folder, empty.
 
     Raises:
-        OutputError: if the folder cannot be made or renamed.
+        OutputError: if the folder cannot be made or renamed, or the disk gets full in the block.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +140,8 @@ def new_folder(final: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(_cannot_write(final, error)) from error
     try:
-        yield temporary
+        with _told_where(final, temporary):
+            yield temporary
         try:
             _fsync_tree(temporary)
             _swap(temporary, final)
@@ -144,6 +149,20 @@ def new_folder(final: Path) -> Iterator[Path]:
             raise OutputError(_cannot_write(final, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _told_where(final: Path, temporary: Path) -> Iterator[None]:
+    """Name the place when a block cannot write there; every other error is the block's own."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        at_place = str(error.filename).startswith(str(temporary))
+        if not at_place and error.errno not in _DISK_ERRORS:
+            raise
+        raise OutputError(_cannot_write(final, error)) from error
 
 
 def _swap(temporary: Path, final: Path) -> None:

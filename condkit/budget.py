@@ -43,10 +43,12 @@ class Budget:
     Attributes:
         name: The detector, for messages.
         pixels: Of all images of a chunk together; halved for good when memory runs out.
+        advice: What to do where not even one image fits.
     """
 
     name: str
     pixels: int
+    advice: str = "use a smaller --detect-size, --dtype bf16, or --device cpu"
 
     @classmethod
     def on(cls, device: torch.device, name: str, *, scale: float = 1.0) -> Budget:
@@ -118,7 +120,7 @@ class Budget:
         if count == 1:
             raise DeviceMemoryError(
                 f"{self.name}: the device's memory does not hold one image of {pixels / 1e6:.1f} "
-                "million pixels; use a smaller --detect-size, --dtype bf16, or --device cpu "
+                f"million pixels; {self.advice} "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
             ) from error
         self.pixels = max(1, count // 2) * pixels

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from condkit import __version__, cli_build, cli_push, cli_weights, terminal
+from condkit import __version__, cli_build, cli_push, cli_train, cli_weights, terminal
 from condkit.cli_options import (
     EXIT_ERROR,
+    EXIT_INTERRUPTED,
     EXIT_USAGE,
     Backend,
     BackendOption,
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_build.build)
 app.command()(cli_push.push)
+app.command()(cli_train.train)
 
 
 class ExportFormat(StrEnum):
@@ -136,54 +138,6 @@ def annotate(
             on_progress=show_images(bar),
         )
     finish(summary, json=json, quiet=quiet)
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or a TOML file.")],
-    data: Annotated[Path, typer.Option("--data", help="A dataset made by [b]condkit build[/b].")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    base: Annotated[
-        str | None,
-        typer.Option(help="Stable Diffusion 1.x/2.x folder, hub id, or condkit/tiny (built in)."),
-    ] = None,
-    set_: Set = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint of this run.")
-    ] = False,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    offline: Offline = False,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a ControlNet on a paired dataset."""
-    from condkit.settings import as_mapping, parse_assignments
-    from condkit.trainer.config import load_recipe
-    from condkit.trainer.train import train as run_training
-
-    config = load_recipe(recipe, parse_assignments(set_ or ()))
-    with terminal.progress_bar("train", quiet=quiet) as bar:
-        summary = run_training(
-            config,
-            data,
-            output,
-            base=base,
-            resume=resume,
-            device=device,
-            dtype=dtype.value,
-            offline=offline,
-            on_progress=lambda p: bar.update(
-                p.step, p.total, f"loss {p.loss:.4f}, {p.images_per_second:.1f} images/s"
-            ),
-        )
-    if json:
-        terminal.result_json(as_mapping(summary))
-        return
-    terminal.result(
-        f"trained {summary.steps} steps in {summary.seconds:.0f} s, loss {summary.loss:.4f}"
-    )
-    terminal.result(f"ControlNet: {summary.controlnet}")
 
 
 @app.command()
@@ -360,11 +314,14 @@ def conditions(
 
 @app.command()
 def recipes() -> None:
-    """List the training recipes."""
-    from condkit.trainer.config import available_recipes, load_recipe
+    """List the training recipes, and what hardware each one can be fitted to."""
+    from condkit.trainer.recipes import available_recipes, hardware_profiles, load_recipe
 
-    rows = [(name, load_recipe(name, {}).summary) for name in available_recipes()]
-    terminal.table(("recipe", "what it trains"), rows)
+    rows = [
+        (name, load_recipe(name, {}).summary, ", ".join(hardware_profiles(name)))
+        for name in available_recipes()
+    ]
+    terminal.table(("recipe", "what it trains", "--hardware"), rows)
 
 
 @app.command()
@@ -395,3 +352,6 @@ def main() -> None:
         terminal.say(f"condkit: {error}")
         usage = isinstance(error, ConfigError | UnknownNameError)
         sys.exit(EXIT_USAGE if usage else EXIT_ERROR)
+    except KeyboardInterrupt:
+        # Of an interrupt while a command runs typer takes care; this one came before or after.
+        sys.exit(EXIT_INTERRUPTED)

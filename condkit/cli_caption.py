@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +29,7 @@ from condkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from condkit.captions.base import Captioner
+    from condkit.pipeline import RunSummary
     from condkit.runtime import Runtime
 
 
@@ -38,7 +41,9 @@ class Extension(StrEnum):
 
 
 def caption(
-    source: Annotated[Path, typer.Argument(help="Folder of pictures (with subfolders).")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of pictures (with subfolders), or a dataset.")
+    ],
     captioner: Annotated[
         str,
         typer.Option(
@@ -50,7 +55,9 @@ def caption(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder for the captions; default: beside the pictures."
+            "--output",
+            "-o",
+            help="Folder for the captions; default: beside the pictures. A dataset: the new one.",
         ),
     ] = None,
     extension: Annotated[Extension, typer.Option(help="Of the caption files.")] = Extension.txt,
@@ -100,9 +107,10 @@ def caption(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write captions beside pictures: cat.txt for cat.jpg. Those that are there are kept."""
-    from condkit.pipeline.captioning import caption as write_captions
+    """Write captions beside pictures (cat.txt for cat.jpg), or into a copy of a dataset.
 
+    Captions that are there are kept, unless --overwrite is given.
+    """
     runtime = runtime_of(device, dtype, weights_dir, offline)
     chosen = _captioner(
         captioner,
@@ -112,16 +120,18 @@ def caption(
         prefix=caption_prefix,
         suffix=caption_suffix,
         trigger=trigger,
-        existing="replace" if overwrite else "keep",
+        # Of a dataset, the rows with a caption never come to the captioner.
+        existing="replace" if overwrite or _is_dataset(source) else "keep",
         commercial_only=commercial_only,
     )
     with terminal.progress_bar("caption", quiet=quiet) as bar:
-        summary = write_captions(
+        write = (
+            _dataset_writer(output) if _is_dataset(source) else _folder_writer(output, extension)
+        )
+        summary = write(
             source,
             chosen,
             runtime,
-            output=output,
-            extension=extension.value,
             overwrite=overwrite,
             batch_size=batch_size,
             workers=workers,
@@ -129,6 +139,28 @@ def caption(
             on_progress=show_images(bar),
         )
     finish(summary, json=json, quiet=quiet)
+
+
+def _is_dataset(source: Path) -> bool:
+    from condkit.datasets.manifest import NAME
+
+    return (source / NAME).is_file()
+
+
+def _folder_writer(output: Path | None, extension: Extension) -> Callable[..., RunSummary]:
+    from condkit.pipeline.captioning import caption as write_captions
+
+    return partial(write_captions, output=output, extension=extension.value)
+
+
+def _dataset_writer(output: Path | None) -> Callable[..., RunSummary]:
+    from condkit.pipeline.recaptioning import caption_dataset
+
+    if output is None:
+        raise ConfigError(
+            "--output: SOURCE is a dataset, which is not changed; name a folder for the new one"
+        )
+    return partial(caption_dataset, output=output)
 
 
 def _settings(assignments: list[str] | None, **options: Any) -> dict[str, Any]:

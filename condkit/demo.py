@@ -175,7 +175,7 @@ def _build(output: Path, settings: DemoSettings, on_progress: OnProgress) -> Non
 
 
 def _train(output: Path, settings: DemoSettings, on_progress: OnProgress) -> TrainSummary:
-    from condkit.trainer.config import load_recipe
+    from condkit.trainer.recipes import load_recipe
     from condkit.trainer.train import train
 
     config = load_recipe(RECIPE, {"run.steps": str(settings.steps), "run.seed": str(settings.seed)})

@@ -114,7 +114,7 @@ def _device() -> Finding:
 
 
 def _tiny() -> Finding:
-    from condkit.trainer.base_model import BUILT_IN, resolve_base
+    from condkit.trainer.base_loading import BUILT_IN, resolve_base
 
     folder = resolve_base(BUILT_IN)
     return Finding(True, "built-in base model", str(folder))

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from condkit.atomic import TEMPORARY_PREFIX, new_folder, write_bytes, write_json, write_text
+from condkit.atomic import (
+    TEMPORARY_PREFIX,
+    new_file,
+    new_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from condkit.errors import OutputError
 
 
@@ -88,3 +95,35 @@ def test_a_block_that_raises_leaves_the_old_folder(tmp_path: Path) -> None:
         fail()
     assert [path.name for path in final.iterdir()] == ["a"]
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", [new_file, new_folder])
+def test_a_disk_that_gets_full_in_the_block_is_told_with_the_place(make, tmp_path: Path) -> None:
+    final = tmp_path / "made"
+
+    def fill() -> None:
+        with make(final):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"made: No space left on device"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [new_file, new_folder])
+def test_other_errors_of_the_block_stay_what_they_are(make, tmp_path: Path) -> None:
+    def read_what_is_not_there() -> None:
+        with make(tmp_path / "made"):
+            (tmp_path / "nowhere").read_bytes()
+
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_what_is_not_there()
+
+
+def test_a_file_that_the_block_cannot_open_is_told_with_the_place(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_file(tmp_path / "made") as temporary:
+            (temporary / "below a file that is not there").write_text("x")
+
+    with pytest.raises(OutputError, match=r"cannot write .*made"):
+        fill()

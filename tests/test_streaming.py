@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from dataclasses import dataclass
 
 import cv2
@@ -144,6 +147,22 @@ def test_an_interruption_keeps_what_was_committed_and_stops_all_threads():
         stream(committed, 100_000, predict=predict)
     assert [value for value, _ in committed] == list(range(len(committed)))
     assert not [t for t in threading.enumerate() if t.name.startswith("condkit")]
+
+
+def test_an_interrupt_while_the_last_one_is_written_waits_for_the_writer():
+    events = []
+
+    def commit(item, result):
+        if item.number == 5:
+            # The caller's thread has sent everything, and waits.
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+            events.append("written")
+
+    with pytest.raises(KeyboardInterrupt):
+        stream([], count=6, commit=commit)
+    assert events == ["written"]
 
 
 def test_opencv_gets_its_threads_back():

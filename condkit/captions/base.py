@@ -10,6 +10,9 @@ from typing import Any, ClassVar, Protocol
 from condkit.types import Rejection, RgbImage, SourceFile
 from condkit.weights import AnyWeights
 
+_NO_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+"""Characters that mean nothing in a caption and break files of lines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Captions:
@@ -93,8 +96,8 @@ class WithoutNetwork:
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of white space, line ends too, as one space."""
-    return " ".join(text.split())
+    """`text` with every run of white space, line ends and control characters as one space."""
+    return " ".join(text.translate(_NO_CONTROLS).split())
 
 
 def reject(source: SourceFile, reason: str) -> Rejection:

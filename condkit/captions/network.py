@@ -110,7 +110,9 @@ class NetworkCaptions:
                     f"{self.name}, got {self._settings.max_new_tokens}"
                 )
             rows = max(self._settings.num_beams, self._settings.count)
-            self._loaded = network, Budget.on(device, self.name, scale=1 / rows)
+            budget = Budget.on(device, self.name, scale=1 / rows)
+            budget.advice = "use fewer beams or captions, --dtype bf16, or --device cpu"
+            self._loaded = network, budget
         return self._loaded
 
     def _item(

@@ -86,7 +86,8 @@ class Examiner:
     def select(self, examined: Iterable[tuple[int, str, Examined]]) -> Iterator[tuple[int, str]]:
         """Which pictures are left out, and why.
 
-        The order they come in does not matter. Memory is some tens of bytes and the name for each.
+        The order they come in does not matter; sorted by name they take the least memory, less than
+        200 bytes each.
 
         Args:
             examined: Index, name and what was found out; every name once. Pictures that could not
@@ -171,7 +172,7 @@ class _Table:
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
-        return np.array(self._hashes, np.uint64)
+        return np.frombuffer(self._hashes, np.uint64) if self._ends else np.empty(0, np.uint64)
 
     @property
     def is_hashed(self) -> NDArray[np.bool_]:

@@ -207,4 +207,6 @@ def _why_none(dataset: Path) -> str:
         return "there is no such folder; `condkit build` makes datasets"
     if (dataset / RECORDS / PLAN).is_file():
         return "this dataset is not finished; run the same `condkit build` again to go on"
+    if (dataset / ".condkit" / "export.json").is_file():
+        return "this export is not finished; run the same `condkit export` again to go on"
     return f"no dataset of condkit (no {NAME} in it); `condkit build` makes one of images"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -69,6 +69,16 @@ class PairedSplit(Sequence[Row]):
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of split {self.name!r}, which has {len(self)}")
         return self._rows.row(index)
+
+    def fact(self, name: str) -> Iterator[Any]:
+        """One of the columns that say where rows come from, such as `width`, of all rows in order.
+
+        No picture is read.
+
+        Raises:
+            DatasetError: if the dataset lacks it.
+        """
+        return self._rows.fact(name)
 
     def indices(self) -> tuple[int, ...]:
         """`EncodedRow.index` of all rows in order, without reading any picture."""

@@ -116,9 +116,14 @@ def gather(folder: Path) -> Bundle:
         folder: A dataset of `condkit build`, or a ControlNet of `condkit export`.
 
     Raises:
-        DatasetError: if the folder is neither, or a dataset that is unfinished or damaged.
+        DatasetError: if it is neither, or a dataset that is unfinished or damaged.
         TrainingError: if it is a training run, or a model that is incomplete.
     """
+    if folder.is_file():
+        raise DatasetError(
+            f"{folder} is a file; push sends the folder of a dataset, or of a model as `condkit "
+            "export --format diffusers` writes it"
+        )
     if (folder / "run.json").is_file() and not (folder / manifest.NAME).is_file():
         raise TrainingError(
             f"{folder} is a training run; write its ControlNet with `condkit export {folder} "

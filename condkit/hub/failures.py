@@ -68,7 +68,7 @@ def _words(error: BaseException) -> str:
     """What the error says, and below it the Hub's answer or the first cause."""
     causes = list(_causes(error))
     answer = next((e for e in causes if hasattr(e, "response")), causes[-1])
-    line = ": ".join(_text(cause) for cause in dict.fromkeys((error, answer)))
+    line = ": ".join(dict.fromkeys((_text(error), _text(answer))))
     return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
 
 

@@ -46,7 +46,7 @@ class Target:
         repo_id: "OWNER/NAME".
         public: Whether everybody may read it. Holds for a repository that is made; one that is
             there keeps its own setting, and has to have been asked for as it is.
-        revision: Branch, made if need be; None is the main one.
+        revision: Branch, made if need be, or a pull request's "refs/pr/1"; None is the main branch.
         message: First line of the commits.
         replace: Delete what else is in the repository, but for its licence.
     """
@@ -192,7 +192,7 @@ class _Sender:
         elif private and self.target.public:
             _log.warning("%s is private and stays so; its settings page changes that", self.url)
         revision = self.target.revision
-        if revision is not None:
+        if revision is not None and not revision.startswith("refs/"):
             self._ask(lambda: self.api.create_branch(branch=revision, exist_ok=True, **self._where))
         return not private
 

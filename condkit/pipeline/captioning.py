@@ -13,11 +13,11 @@ from condkit.captions.base import Captioner, Captions, reject
 from condkit.captions.sidecar import SidecarCaptions
 from condkit.captions.texts import UnusableTextError
 from condkit.datasets.lock import locked, sweep
-from condkit.datasets.manifest import write_rejected
+from condkit.datasets.manifest import NAME, write_rejected
 from condkit.datasets.sources.base import SourceEntry
 from condkit.datasets.sources.directories import is_picture_name
 from condkit.datasets.sources.folder import FolderSource
-from condkit.errors import ImageError
+from condkit.errors import ConfigError, ImageError
 from condkit.pipeline import streaming
 from condkit.pipeline.execution import check_counts, default_batch_for
 from condkit.pipeline.runs import Meter, OnProgress, RunSummary, default_workers
@@ -66,13 +66,17 @@ def caption(
         on_progress: Called after each picture, from a thread of its own.
 
     Raises:
-        ConfigError: if a value is impossible or no picture is found.
+        ConfigError: if a value is impossible, no picture is found, or the folder is a dataset.
         DatasetError: if a folder cannot be read.
         OutputError: if captions cannot be written, or another run is writing them.
         WeightsError: if weights cannot be had.
     """
     started = time.monotonic()
     check_counts(batch_size=batch_size, workers=workers)
+    if (source / NAME).is_file():
+        raise ConfigError(
+            f"{source} is a dataset, which is not changed; `caption_dataset` writes a new one"
+        )
     folder = FolderSource(source, output=output)
     place = _Place(source if output is None else output, extension, beside=output is None)
     run = _Run(folder, captioner, place, overwrite=overwrite)

@@ -87,6 +87,9 @@ class _Stream(Generic[I, L, P, R]):
             batch_size + workers
         )
         self._stop = threading.Event()
+        # What is waited for instead of the writer's thread: a join that is interrupted takes the
+        # thread for ended in Python 3.11, and the writer would be left at work.
+        self._written = threading.Event()
         self._failure: BaseException | None = None
         self._writer = threading.Thread(target=self._write, name="condkit-writer")
 
@@ -97,11 +100,13 @@ class _Stream(Generic[I, L, P, R]):
                 for batch in self._batches(self._loaded(items)):
                     self._send(batch)
                 self._put(None)
+                self._written.wait()
             except BaseException:
                 self._stop.set()
                 raise
             finally:
                 self._pool.shutdown(wait=True, cancel_futures=self._stop.is_set())
+                self._written.wait()
                 self._writer.join()
             if self._failure is not None:
                 raise self._failure
@@ -191,6 +196,8 @@ class _Stream(Generic[I, L, P, R]):
         except BaseException as error:
             self._failure = error
             self._stop.set()
+        finally:
+            self._written.set()
 
 
 def _guarded(

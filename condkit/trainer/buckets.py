@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from condkit.buckets import BUCKET_TABLES, nearest_bucket
 from condkit.errors import TrainingError
 from condkit.geometry import Size
-from condkit.sizing import BUCKET_TABLES, nearest_bucket
-from condkit.trainer.config import DataConfig
+from condkit.trainer.data_config import DataConfig
 from condkit.trainer.mixing import Order, Place
 
 
@@ -99,7 +99,7 @@ class ShapeRule:
             raise TrainingError(
                 f"row {key} has height and width {hw}, smaller than every size of data.buckets="
                 f"{self.data.buckets}; set data.resize=cover, or build the dataset with "
-                f"--set sizes.mode=bucket"
+                "--fit bucket"
             )
         most = max(height * width for height, width in inside)
         return nearest_bucket(hw, tuple(b for b in inside if b[0] * b[1] == most))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from condkit.errors import ConfigError
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.data import Remembered
+from condkit.trainer.examples import Remembered
 from condkit.trainer.latent_cache import DiskLatents
+from condkit.trainer.piecework import Report, unreported
 from condkit.trainer.text_cache import DiskText
 from condkit.trainer.training_data import TrainingData, new_makers
 from condkit.weights import WeightStore
-
-Report = Callable[[int, int, str], None]
-"""Rows done, rows in all, "latents" or "captions"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ def prepare_caches(
     config: TrainConfig,
     data: TrainingData,
     base: BaseModel,
-    report: Report = lambda done, total, note: None,
+    report: Report = unreported,
 ) -> Prepared:
     """Encode what `[cache]` asks for and the disk lacks.
 

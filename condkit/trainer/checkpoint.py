@@ -11,13 +11,13 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from condkit import atomic
 from condkit.errors import TrainingError
 from condkit.trainer.decoder import put_decoder, read_decoder, save_decoder
+from condkit.trainer.identity import RunIdentity, check_same_run
 from condkit.trainer.learner import CONTROL, DECODER, Learner
 from condkit.trainer.run_folder import RunFolder, RunRecord
 from condkit.types import ConditionSpec
@@ -35,51 +35,6 @@ _BEST = "best.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _NAME = re.compile(r"step-(\d{8,})")
 
-# Settings that may change between two halves of a run: none of them reaches the weights of a step
-# but by rounding (the base is compared by its weights, not by its name; passes times devices
-# count, however they share the work).
-_FREE = (
-    "base",
-    "summary",
-    "run.steps",
-    "run.log_every",
-    "run.trackers",
-    "optim.accumulation",
-    "data.prefetch",
-    "data.cache_latents",
-    "data.cache_mib",
-)
-_FREE_TABLES = ("checkpoint", "preview", "compute")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunIdentity:
-    """What must be equal in both halves of a resumed run.
-
-    Attributes:
-        config: Every setting, as `condkit.settings.as_mapping` gives it.
-        base_fingerprint: Hash of the base's weights.
-        manifest_sha256: Hash of the dataset's manifest.
-        rows: Rows in the training split.
-        micro_batches: Micro-batches of an optimizer step, of all devices together.
-        condition: The condition's spec, as a dictionary.
-        noise_scheme: How random numbers are derived.
-        dtype: Precision of the arithmetic.
-    """
-
-    config: dict[str, Any]
-    base_fingerprint: str
-    manifest_sha256: str
-    rows: int
-    micro_batches: int
-    condition: dict[str, Any]
-    noise_scheme: str
-    dtype: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
 
 def save_checkpoint(
     folder: Path,
@@ -90,6 +45,8 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write the checkpoint of `step`; of the older ones the newest and the best stay.
+
+    What is shared out over ranks is as of `learner.collect`.
 
     Args:
         folder: Of all checkpoints.
@@ -110,7 +67,7 @@ def save_checkpoint(
         if learner.averages:
             with learner.averaged():
                 save_trained(learner, temporary / _AVERAGE, spec)
-        torch.save(learner.optimizer.state_dict(), temporary / _OPTIMIZER)
+        torch.save(learner.optimizer_state(), temporary / _OPTIMIZER)
         state = {
             "format": FORMAT,
             "step": step,
@@ -233,10 +190,15 @@ def restore(checkpoint: Path, learner: Learner, identity: RunIdentity) -> int:
 
     try:
         state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        _check_same_run(state, identity, checkpoint)
+        if state.get("format") != FORMAT:
+            raise TrainingError(
+                f"{checkpoint} has checkpoint format {state.get('format')!r}; this condkit reads "
+                f"{FORMAT}"
+            )
+        check_same_run(state, identity, checkpoint)
         _restore_weights(checkpoint, learner, state)
         _restore_averages(checkpoint, learner, state)
-        learner.optimizer.load_state_dict(
+        learner.load_optimizer_state(
             torch.load(checkpoint / _OPTIMIZER, map_location="cpu", weights_only=True)
         )
         return int(state["step"])
@@ -253,7 +215,7 @@ def _restore_weights(checkpoint: Path, learner: Learner, state: Mapping[str, Any
     from safetensors.torch import load_file
 
     folder = checkpoint / _CONTROLNET
-    learner.control_net.load_state_dict(load_file(folder / _WEIGHTS))
+    learner.load_weights(load_file(folder / _WEIGHTS))
     if state["unlocked_decoder"]:
         # The hash of the base as it was: later it could not be told from the changed one.
         _ = learner.base.fingerprint
@@ -268,53 +230,3 @@ def _restore_averages(checkpoint: Path, learner: Learner, state: Mapping[str, An
     tensors = {CONTROL: lambda: load_file(folder / _WEIGHTS), DECODER: lambda: read_decoder(folder)}
     for part, average in learner.averages.items():
         average.load(tensors[part](), int(state["ema_updates"][part]))
-
-
-def _check_same_run(state: Mapping[str, Any], identity: RunIdentity, checkpoint: Path) -> None:
-    if state.get("format") != FORMAT:
-        raise TrainingError(
-            f"{checkpoint} has checkpoint format {state.get('format')!r}; this condkit reads "
-            f"{FORMAT}"
-        )
-    differences = _setting_differences(state["config"], identity.config)
-    wanted = identity.as_dict()
-    words = {
-        "base_fingerprint": "the base model's weights",
-        "manifest_sha256": "the dataset (its manifest.json)",
-        "rows": "the number of training rows",
-        "micro_batches": "the micro-batches of a step (optim.accumulation times devices)",
-        "condition": "the condition's spec",
-        "noise_scheme": "the scheme of random numbers",
-        "dtype": "the precision (--dtype)",
-    }
-    differences += [
-        f"{text}: {state[name]!r} then, {wanted[name]!r} now"
-        for name, text in words.items()
-        if state[name] != wanted[name]
-    ]
-    if differences:
-        raise TrainingError(
-            f"cannot resume from {checkpoint}, because these differ: {'; '.join(differences)}. "
-            "Give the same as before, or start a new run in another folder"
-        )
-
-
-def _setting_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    before, now = _flat(old), _flat(new)
-    return [
-        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-        and name not in _FREE
-        and name.partition(".")[0] not in _FREE_TABLES
-    ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -29,6 +29,22 @@ class Compute:
         """The precision as a word: "float32", "bfloat16", "float16"."""
         return str(self.dtype).removeprefix("torch.")
 
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device; a CUDA device copies it while the host goes on."""
+        if self.device.type == "cuda":
+            return self.pin(tensor).to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor in page-locked memory, from where CUDA copies by itself; else as it is."""
+        import torch
+
+        if self.device.type != "cuda" or tensor.device.type != "cpu":
+            return tensor
+        # In another thread the current device is the first one, whichever this run has.
+        with torch.cuda.device(self.device):
+            return tensor.pin_memory()
+
     def autocast(self) -> Any:  # noqa: ANN401 - torch.autocast is untyped
         """A context in which convolutions and matrix products run in `dtype`."""
         import torch

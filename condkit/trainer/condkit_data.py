@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from condkit import imageio
 from condkit.datasets.formats.base import EncodedRow
+from condkit.datasets.lock import RECORDS
 from condkit.datasets.reader import PairedDataset, PairedSplit, open_dataset
 from condkit.errors import DatasetError, ImageError
 from condkit.settings import choose
-from condkit.trainer.config import SourceConfig
-from condkit.trainer.data import PairedRow, PairedRows
+from condkit.trainer.data_config import SourceConfig
 from condkit.trainer.flips import Flipper
 from condkit.trainer.redraw import pose_redraw
+from condkit.trainer.rows import PairedRow, PairedRows
 from condkit.trainer.sources import DataSource, LazyRow, RowsFeed
 from condkit.types import ConditionSpec, MapPixels, RgbImage
 
@@ -97,10 +98,15 @@ class CondkitRows(Sequence[PairedRow]):
             row.data,
         )
 
+    def sizes(self) -> NDArray[np.int64]:
+        """(rows, 2) heights and widths of all pictures; none is read."""
+        sides = (self._split.fact(name) for name in ("height", "width"))
+        return np.stack([np.fromiter(side, np.int64, len(self)) for side in sides], axis=1)
+
 
 def is_condkit_dataset(path: Path) -> bool:
-    """Whether a folder was made by `condkit build`."""
-    return (path / MANIFEST).is_file()
+    """Whether a folder was made by `condkit build`, finished or not."""
+    return (path / MANIFEST).is_file() or (path / RECORDS).is_dir()
 
 
 def open_condkit(
@@ -148,6 +154,8 @@ def _rows(dataset: PairedDataset, split: str, spec: ConditionSpec) -> PairedRows
 
 def sizes_of(rows: PairedRows) -> NDArray[np.int64]:
     """(rows, 2) heights and widths of all pictures of a split."""
+    if isinstance(rows, CondkitRows):
+        return rows.sizes()
     found = np.empty((len(rows), 2), np.int64)
     for index in range(len(rows)):
         row = rows[index]

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 DECODER_FILE = "unlocked_decoder.safetensors"
 RECORD_FILE = "record.json"
 
-_PARTS = ("up_blocks.", "conv_norm_out.", "conv_out.")
+DECODER_PARTS = ("up_blocks.", "conv_norm_out.", "conv_out.")
+"""Beginnings of the names of a UNet's weights that belong to its decoder."""
 
 
 def decoder_parameters(unet: Any) -> dict[str, torch.nn.Parameter]:  # noqa: ANN401
     """The weights of a UNet's output blocks, last normalisation and last convolution, by name."""
-    return {name: p for name, p in unet.named_parameters() if name.startswith(_PARTS)}
+    return {name: p for name, p in unet.named_parameters() if name.startswith(DECODER_PARTS)}
 
 
 def save_decoder(unet: Any, folder: Path, base_fingerprint: str) -> None:  # noqa: ANN401

@@ -7,16 +7,10 @@ before anybody waits for its gradients.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from condkit.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +20,7 @@ Batch = TypeVar("Batch")
 _BUCKET_BYTES = 64 * 2**20
 """Gradients are sent in pieces of about this size: the copies stay small, the pieces overlap."""
 
-_PATIENCE = timedelta(hours=6)
+PATIENCE = timedelta(hours=6)
 """How long ranks wait for the one that saves and makes previews."""
 
 
@@ -122,67 +116,12 @@ def _sum_over_ranks(parameters: Sequence[torch.Tensor], share: float) -> None:
     )
 
 
-def under_launcher() -> bool:
-    """Whether torchrun or accelerate's launcher started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that reports."""
-    return not under_launcher() or os.environ["RANK"] == "0"
-
-
-@contextmanager
-def joined(device: str) -> Iterator[tuple[Ranks, str]]:
-    """Meet the other processes, if a launcher started several, and leave them at the end.
-
-    Args:
-        device: "auto", "cpu", "cuda" or "mps"; every rank takes the CUDA device of its number.
-
-    Yields:
-        This process's place, and the name of its device.
-
-    Raises:
-        ConfigError: if a single device is named for several ranks.
-    """
-    if not under_launcher():
-        yield Ranks(), device
-        return
-    import torch
-    import torch.distributed as dist
-
-    size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    place = _device_of_rank(device, local)
-    if place.startswith("cuda"):
-        torch.cuda.set_device(local)
-    began = not dist.is_initialized()
-    if began:
-        # Objects and flags travel by gloo between the hosts, so that no device has to wait.
-        backend = "cpu:gloo,cuda:nccl" if place.startswith("cuda") else "gloo"
-        dist.init_process_group(backend, timeout=_PATIENCE)
-    try:
-        yield Ranks(rank, size, local), place
-    finally:
-        if began:
-            dist.destroy_process_group()
-            _HOSTS.clear()
-
-
-def _device_of_rank(device: str, local_rank: int) -> str:
-    import torch
-
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{local_rank}"
-    if device.startswith("cuda:"):
-        raise ConfigError(
-            f"device {device!r}: several processes train together, each on a device of its own; "
-            "give --device cuda or auto"
-        )
-    return "cpu" if device == "auto" else device
-
-
 _HOSTS: list[Any] = []
+
+
+def forget_host_group() -> None:
+    """The processes part: the next run makes a group of its own."""
+    _HOSTS.clear()
 
 
 def _host_group() -> Any:  # noqa: ANN401 - torch.distributed.ProcessGroup
@@ -190,32 +129,8 @@ def _host_group() -> Any:  # noqa: ANN401 - torch.distributed.ProcessGroup
     import torch.distributed as dist
 
     if not _HOSTS:
-        _HOSTS.append(dist.new_group(backend="gloo", timeout=_PATIENCE))
+        _HOSTS.append(dist.new_group(backend="gloo", timeout=PATIENCE))
     return _HOSTS[0]
-
-
-def launch(devices: int, arguments: Sequence[str]) -> int:
-    """Run `condkit ARGUMENTS` in one process per device, by torchrun.
-
-    Args:
-        devices: How many.
-        arguments: The command line behind `condkit`.
-
-    Returns:
-        The exit code: 0 if every process ended well.
-
-    Raises:
-        ConfigError: if the machine has CUDA devices, but not so many.
-    """
-    import torch
-
-    present = torch.cuda.device_count()
-    if 0 < present < devices:
-        raise ConfigError(f"--devices {devices}: this machine has {present} CUDA devices")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    command = [sys.executable, *torchrun, "-m", "condkit", *arguments]
-    # No shell: the words go to the program as they are.
-    return subprocess.run(command, check=False).returncode
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from condkit.trainer.sharding import shared_out_like
+
 if TYPE_CHECKING:
     import torch
 
@@ -53,8 +55,13 @@ class Ema:
             RuntimeError: if one has another shape.
         """
         for name, average in zip(self._parameters, self._model.shadow_params, strict=True):
-            average.copy_(tensors[name])
+            average.copy_(shared_out_like(tensors[name], average))
         self._model.optimization_step = updates
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The averages by name."""
+        return dict(zip(self._parameters, self._model.shadow_params, strict=True))
 
     def _swap(self) -> None:
         averages = self._model.shadow_params

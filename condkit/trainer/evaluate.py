@@ -19,11 +19,12 @@ from condkit.imageio import encode_png
 from condkit.runtime import Runtime
 from condkit.settings import choose
 from condkit.trainer.compute import resolve_compute
-from condkit.trainer.data import PairedRow, hint_from_map
+from condkit.trainer.data import hint_from_map
 from condkit.trainer.evaluation import Evaluation, PairScores, ShownPair
 from condkit.trainer.generation import Painter, Sampling, through_vae
 from condkit.trainer.grid import map_picture, picture_grid
 from condkit.trainer.metrics import binarise, edge_f1
+from condkit.trainer.rows import PairedRow
 from condkit.trainer.run_folder import RunFolder
 from condkit.trainer.sample import TrainedRun, hint_padding, open_run
 from condkit.types import ConditionSpec, MapPixels, RgbImage

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,7 @@ def _codes(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.asarray((wide[:, 0] << 16) | (wide[:, 1] << 8) | wide[:, 2])
 
 
+@lru_cache(maxsize=1)
 def _exchange_table() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Sorted codes of the published colours, and the colour that each becomes."""
     joints = np.asarray(JOINT_COLOURS, np.uint8)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from condkit.settings import as_mapping
 from condkit.trainer import noise
-from condkit.trainer.base_model import BaseModel, load_base
+from condkit.trainer.base_loading import load_base
+from condkit.trainer.base_model import BaseModel
 from condkit.trainer.caches import prepare_caches
-from condkit.trainer.checkpoint import RunIdentity
 from condkit.trainer.compute import training_compute
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.data import Remembered
 from condkit.trainer.distributed import Ranks
+from condkit.trainer.examples import Remembered
+from condkit.trainer.identity import RunIdentity
+from condkit.trainer.piecework import unreported
 from condkit.trainer.run_folder import RunFolder, RunRecord
 from condkit.trainer.training_data import TrainingData, open_training_data
 from condkit.types import ConditionSpec
@@ -66,11 +68,16 @@ def prepare(
         TrainingError: if the base cannot be used.
         ConfigError: if the device or the precision is not there.
     """
-    pairs = open_training_data(config, data)
+    pairs = open_training_data(config, data, offline=offline)
     spec = pairs.spec
     ranks = ranks or Ranks()
-    base = load_base(config.base, training_compute(device, dtype), offline=offline)
-    prepared = prepare_caches(config, pairs, base, on_cached or (lambda done, total, note: None))
+    base = load_base(
+        config.base,
+        training_compute(device, dtype),
+        offline=offline,
+        prediction=None if config.prediction == "auto" else config.prediction,
+    )
+    prepared = prepare_caches(config, pairs, base, on_cached or unreported)
     identity = RunIdentity(
         config=as_mapping(config),
         base_fingerprint=base.fingerprint,
@@ -89,19 +96,20 @@ def prepare(
         base=prepared.base,
         latents=prepared.latents,
         identity=identity,
-        record=_record(config, identity, spec, data),
+        record=_record(config, identity, spec, data, base),
         ranks=ranks,
     )
 
 
 def _record(
-    config: TrainConfig, identity: RunIdentity, spec: ConditionSpec, data: Path
+    config: TrainConfig, identity: RunIdentity, spec: ConditionSpec, data: Path, base: BaseModel
 ) -> RunRecord:
     folder = Path(config.base)
     return RunRecord(
         # A folder is found again from wherever condkit sample is started.
-        base=str(folder.resolve()) if folder.is_dir() else config.base,
+        base=str(folder.resolve()) if folder.exists() else config.base,
         base_fingerprint=identity.base_fingerprint,
+        prediction=base.prediction_type,
         condition=spec,
         dataset=str(data),
         manifest_sha256=identity.manifest_sha256,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,10 @@ from condkit.budget import Budget
 from condkit.settings import as_mapping
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.data import Cut, ExampleMaker, PairedRow, PairedRows
+from condkit.trainer.data import Cut
+from condkit.trainer.examples import ExampleMaker
+from condkit.trainer.piecework import Piece, Report, complete, unreported
+from condkit.trainer.rows import PairedRow, PairedRows
 from condkit.trainer.sources import DataSource
 from condkit.trainer.tensor_store import TensorStore, hashed
 
@@ -31,11 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[int, int, str], None]
-"""Pictures done, pictures in all, a note."""
-
-_AT_ONCE = 64
-"""Rows whose pictures are in memory at the same time."""
+_AT_ONCE = 32
+"""Rows that are encoded together; as many more are read meanwhile."""
 
 # What decides the cuts of a row, apart from the row itself.
 _DECIDES = ("resolution", "resize", "buckets", "bucket_multiple", "crop", "flip")
@@ -94,12 +95,11 @@ class DiskLatents:
         self,
         sources: Sequence[tuple[DataSource, ExampleMaker]],
         config: TrainConfig,
-        report: Report = lambda done, total, note: None,
+        report: Report = unreported,
     ) -> int:
         """Encode what is not there yet.
 
-        The work is cut into pieces. Several ranks, and several runs, take different pieces; each
-        ends when all are done, whoever did them.
+        Ranks and runs share the work; each ends when all is done, whoever did it.
 
         Args:
             sources: Datasets and what cuts their rows.
@@ -114,25 +114,11 @@ class DiskLatents:
             OutputError: if the folder cannot be written.
         """
         pieces = [piece for source in sources for piece in self._pieces(*source, config)]
-        total, done, made = sum(len(piece.numbers) for piece in pieces), 0, 0
-        later: list[_Piece] = []
-        for piece in pieces:
-            encoded = self._do(piece, config, wait=False)
-            if encoded is None:
-                later.append(piece)
-                continue
-            made, done = made + encoded, done + len(piece.numbers)
-            report(done, total, "latents")
-        for piece in later:
-            made += self._do(piece, config, wait=True) or 0
-            done += len(piece.numbers)
-            report(done, total, "latents")
-        self.store.refresh()
-        return made
+        return complete(self.store, pieces, "latents", report)
 
     def _pieces(
         self, source: DataSource, maker: ExampleMaker, config: TrainConfig
-    ) -> Iterator[_Piece]:
+    ) -> Iterator[Piece]:
         rows, settings = source.rows, as_mapping(config.data)
         if rows is None:
             return
@@ -140,7 +126,7 @@ class DiskLatents:
         who = hashed(
             source.fingerprint,
             len(rows),
-            config.data.split,
+            rows[0].key,
             config.run.seed,
             config.cache.variants,
             maker.unit,
@@ -149,56 +135,43 @@ class DiskLatents:
         )
         for first in range(0, len(rows), config.cache.shard_rows):
             numbers = range(first, min(first + config.cache.shard_rows, len(rows)))
-            yield _Piece(hashed(who, first, len(numbers))[:24], rows, maker, numbers)
+            name = hashed(who, first, len(numbers))[:24]
+            make = partial(self._make, rows, maker, numbers, config.data.workers)
+            yield Piece(name, len(numbers), make)
 
-    def _do(self, piece: _Piece, config: TrainConfig, *, wait: bool) -> int | None:
-        """Encode a piece; None where somebody else is at it."""
-        if self.store.is_done(piece.name):
-            return 0
-        with self.store.working_on(piece.name, wait=wait) as mine:
-            if not mine:
-                return None
-            # Whoever held it before may have done it.
-            if self.store.is_done(piece.name):
-                return 0
-            self.store.refresh()
-            made = dict(self._encoded(piece, config.data.workers))
-            self.store.add(made)
-            self.store.set_done(piece.name, len(made))
-            return len(made)
+    def _make(self, rows: PairedRows, maker: ExampleMaker, numbers: range, workers: int) -> int:
+        made = dict(self._encoded(rows, maker, numbers, workers))
+        self.store.add(made)
+        return len(made)
 
-    def _encoded(self, piece: _Piece, workers: int) -> Iterator[tuple[str, torch.Tensor]]:
+    def _encoded(
+        self, rows: PairedRows, maker: ExampleMaker, numbers: range, workers: int
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         budget = Budget.on(self._base.compute.device, "the VAE")
         seen: set[str] = set()
         with ThreadPoolExecutor(workers, thread_name_prefix="condkit-latents") as pool:
-            for first in range(0, len(piece.numbers), _AT_ONCE):
-                numbers = piece.numbers[first : first + _AT_ONCE]
-                found = pool.map(lambda number: self._missing(piece, number), numbers)
-                wanted = {w.key: w for of_a_row in found for w in of_a_row}
+
+            def read(first: int) -> list[Future[list[_Wanted]]]:
+                few = numbers[first : first + _AT_ONCE]
+                return [pool.submit(self._missing, maker, rows, number) for number in few]
+
+            ahead = read(0)
+            for first in range(0, len(numbers), _AT_ONCE):
+                # The next rows are read while these are encoded.
+                now, ahead = ahead, read(first + _AT_ONCE)
+                wanted = {w.key: w for of_a_row in now for w in of_a_row.result()}
                 fresh = [w for w in wanted.values() if w.key not in seen]
                 seen |= {w.key for w in fresh}
                 moments = budget.run_by_shape(fresh, lambda chunk: encode(self._base, chunk))
                 yield from zip((w.key for w in fresh), moments, strict=True)
 
-    def _missing(self, piece: _Piece, number: int) -> list[_Wanted]:
+    def _missing(self, maker: ExampleMaker, rows: PairedRows, number: int) -> list[_Wanted]:
         """The cuts of a row that are not there, with their pixels."""
-        row = piece.rows[number]
-        keys = {cut: self.key(row, cut) for cut in piece.maker.cuts(row)}
-        return [
-            _Wanted(key, piece.maker.picture(row, cut, piece.maker.size_of(row)))
-            for cut, key in keys.items()
-            if not self.store.has(key)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some rows of a dataset."""
-
-    name: str
-    rows: PairedRows
-    maker: ExampleMaker
-    numbers: range
+        row = rows[number]
+        keys = {cut: self.key(row, cut) for cut in maker.cuts(row)}
+        wanted = {cut: key for cut, key in keys.items() if not self.store.has(key)}
+        pictures = maker.pictures(row, list(wanted), maker.size_of(row))
+        return [_Wanted(*pair) for pair in zip(wanted.values(), pictures, strict=True)]
 
 
 def content_of(row: PairedRow) -> str:

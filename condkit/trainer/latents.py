@@ -82,10 +82,12 @@ class LatentEncoder:
         """
         import torch
 
-        device = self._base.compute.device
-        moments = torch.stack([self._moments(example) for example in examples]).to(device)
-        mean, deviation = moments.chunk(2, dim=1)
-        latents = mean + deviation * draws.to(device)
+        compute = self._base.compute
+        found = [self._moments(example) for example in examples]
+        if len({moments.device for moments in found}) > 1:
+            found = [moments.to(compute.device, non_blocking=True) for moments in found]
+        mean, deviation = compute.send(torch.stack(found)).chunk(2, dim=1)
+        latents = mean + deviation * compute.send(draws)
         return latents * float(self._base.vae.config.scaling_factor)
 
     def _moments(self, example: Example) -> torch.Tensor:
@@ -97,7 +99,7 @@ class LatentEncoder:
         if kept is None:
             kept = self._encode(example)
             if example.crop_repeats:
-                self._cache.put(key, kept)
+                self._cache.put(key, kept.cpu())
         return kept
 
     def _encode(self, example: Example) -> torch.Tensor:
@@ -105,7 +107,7 @@ class LatentEncoder:
         # resumed run, whose cache begins empty, could not repeat an uninterrupted one.
         import torch
 
-        pixels = torch.from_numpy(example.picture)[None].to(self._base.compute.device)
+        pixels = self._base.compute.send(torch.from_numpy(example.picture)[None])
         with torch.no_grad(), self._base.compute.autocast():
             distribution = self._base.vae.encode(pixels).latent_dist
-        return torch.cat([distribution.mean[0], distribution.std[0]]).float().cpu()
+        return torch.cat([distribution.mean[0], distribution.std[0]]).float()

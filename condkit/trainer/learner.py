@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.config import TrainConfig
 from condkit.trainer.decoder import decoder_parameters
+from condkit.trainer.distributed import Ranks
 from condkit.trainer.ema import Ema
 from condkit.trainer.optimizers import new_optimizer
+from condkit.trainer.sharding import ShardedNetwork, whole_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -26,27 +28,81 @@ class Learner:
         base: The frozen model.
         control_net: diffusers.ControlNetModel, on the base's device.
         config: The run's settings.
+        ranks: The other processes; with `compute.shard` the ControlNet is shared out over them.
 
     Raises:
         DependencyError: if the optimizer's library is not installed.
 
     Attributes:
         base: The frozen model.
-        control_net: diffusers.ControlNetModel in training.
+        network: The ControlNet that trains; shared out where `compute.shard` says so.
+        control_net: The ControlNet in one piece, to save and to make pictures with. It is `network`
+            itself, but where that is shared out: then it is a copy, as of the last `collect`.
         optimizer: Of everything that is trained by now.
         averages: The running averages by part; none where `ema.decay` is 0.
         is_unlocked: Whether the base's decoder is trained by now.
     """
 
-    def __init__(self, base: BaseModel, control_net: Any, config: TrainConfig) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        base: BaseModel,
+        control_net: Any,  # noqa: ANN401 - diffusers.ControlNetModel
+        config: TrainConfig,
+        ranks: Ranks | None = None,
+    ) -> None:
+        ranks = ranks or Ranks()
         self.base = base
-        self.control_net = control_net
+        self.network = self.control_net = control_net
+        self._sharded: ShardedNetwork | None = None
+        if config.compute.shard and ranks.size > 1:
+            self._sharded = ShardedNetwork(control_net, is_main=ranks.is_main)
+            self.network, self.control_net = self._sharded.network, self._sharded.twin
         self.averages: dict[str, Ema] = {}
         self.is_unlocked = False
         self._config = config
-        trained = [p for p in control_net.parameters() if p.requires_grad]
+        self._collected: dict[str, Any] = {}
+        trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = new_optimizer(config.optim, trained)
-        self._average(CONTROL, dict(control_net.named_parameters()))
+        self._average(CONTROL, dict(self.network.named_parameters()))
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the ControlNet is shared out over the ranks."""
+        return self._sharded is not None
+
+    def collect(self) -> None:
+        """Bring everything that is shared out into one piece; on all ranks at once."""
+        if self._sharded is None:
+            return
+        keep = self._sharded.is_main
+        self._sharded.fill_twin()
+        self._collected = {
+            "optimizer": self._sharded.optimizer_state(self.optimizer),
+            "weights": {name: p.clone() for name, p in self.control_net.state_dict().items()},
+            "averages": {
+                part: whole_tensors(ema.tensors, keep=keep) for part, ema in self.averages.items()
+            },
+        }
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """What the optimizer remembers, in one piece."""
+        if self._sharded is None:
+            return dict(self.optimizer.state_dict())
+        return dict(self._collected["optimizer"])
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over the weights of a saved ControlNet."""
+        if self._sharded is None:
+            self.network.load_state_dict(weights)
+        else:
+            self._sharded.load(weights)
+
+    def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what an optimizer remembered."""
+        if self._sharded is None:
+            self.optimizer.load_state_dict(state)
+        else:
+            self._sharded.load_optimizer(self.optimizer, state)
 
     def is_due(self, done: int) -> bool:
         """Whether the decoder has to be trained when `done` optimizer steps are through."""
@@ -76,11 +132,29 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averages in place of the weights, where there are any; restored at the end."""
+        """`control_net` with the averages in place of the weights, where there are any.
+
+        It is on the base's device meanwhile; the weights are back at the end.
+        """
         with ExitStack() as stack:
-            for average in self.averages.values():
-                stack.enter_context(average.applied())
+            if self._sharded is not None:
+                stack.enter_context(self._twin_in_use())
+            else:
+                for average in self.averages.values():
+                    stack.enter_context(average.applied())
             yield
+
+    @contextmanager
+    def _twin_in_use(self) -> Iterator[None]:
+        averages = self._collected["averages"].get(CONTROL)
+        if averages is not None:
+            self.control_net.load_state_dict(averages)
+        self.control_net.to(self.base.compute.device)
+        try:
+            yield
+        finally:
+            self.control_net.to("cpu")
+            self.control_net.load_state_dict(self._collected["weights"])
 
     def _average(self, part: str, parameters: dict[str, torch.nn.Parameter]) -> None:
         if self._config.ema.decay > 0:

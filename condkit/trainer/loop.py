@@ -5,24 +5,27 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from condkit.device import free_memory, is_out_of_memory
 from condkit.trainer.arithmetic import Meter
-from condkit.trainer.checkpoint import RunIdentity, mark_best, save_checkpoint
+from condkit.trainer.batch import HostBatch, ahead
+from condkit.trainer.batches import BatchLoader
+from condkit.trainer.checkpoint import mark_best, save_checkpoint
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.data import BatchLoader, Example
 from condkit.trainer.distributed import Ranks
+from condkit.trainer.identity import RunIdentity
 from condkit.trainer.learner import Learner
+from condkit.trainer.loss_watch import LossWatch
 from condkit.trainer.memory import peak_memory
 from condkit.trainer.preview import Previewer, write_preview
 from condkit.trainer.run_folder import RunFolder
 from condkit.trainer.run_log import RunLog
 from condkit.trainer.schedule import learning_rate
-from condkit.trainer.step import LossWatch, OptimizerStep
+from condkit.trainer.step import OptimizerStep
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,25 @@ class TrainProgress:
     seconds_left: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a validation found at a checkpoint.
+
+    Attributes:
+        score: The larger the better; the best checkpoint is kept.
+        figures: More numbers for the log.
+        stop: Why the run should end here, or None.
+    """
+
+    score: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+    stop: str | None = None
+
+
+Judge = Callable[[Learner, int], Judgement | None]
+"""Validates the weights of a step (the running averages, where they are kept), or gives None."""
+
+
 @dataclass(slots=True, kw_only=True)
 class TrainingLoop:
     """A run in progress.
@@ -70,14 +92,15 @@ class TrainingLoop:
         previewer: Draws the preview grid, or None.
         log: The numbers; None where another process writes them.
         meter: Measures the speed.
-        score: Judges the present weights after each checkpoint; the larger the better. None judges
-            nothing.
+        judge: Asked after each checkpoint; None validates nothing.
         on_saved: Called with the step and the loss after each checkpoint.
         on_progress: Called after each optimizer step.
         loss: Mean loss of the last interval.
         images_per_second: Speed of the last interval.
         mfu: Model FLOPs utilisation of the last interval.
         seconds_per_step: Of the last interval; 0 before the first.
+        done: Optimizer steps done.
+        stopped: Why the run ended before its last step, or None.
         checkpoint: The last checkpoint written.
     """
 
@@ -91,13 +114,15 @@ class TrainingLoop:
     previewer: Previewer | None
     log: RunLog | None
     meter: Meter
-    score: Callable[[int], float] | None
+    judge: Judge | None
     on_saved: Callable[[int, float], None]
     on_progress: Callable[[TrainProgress], None]
     loss: float = float("nan")
     images_per_second: float = 0.0
     mfu: float | None = None
     seconds_per_step: float = 0.0
+    done: int = 0
+    stopped: str | None = None
     checkpoint: Path | None = None
 
     def run(self, start: int) -> None:
@@ -108,11 +133,15 @@ class TrainingLoop:
             DatasetError: if a row cannot be used.
             OutputError: if a checkpoint cannot be written.
         """
+        self.done = start
         accumulation, steps = self.config.optim.accumulation, self.config.run.steps
-        with closing(self.loader.batches(start * accumulation, steps * accumulation)) as batches:
+        with (
+            closing(self.loader.batches(start * accumulation, steps * accumulation)) as examples,
+            closing(ahead(examples, self.step.prepare, self.config.data.prefetch)) as batches,
+        ):
             self._train(start, batches)
 
-    def _train(self, start: int, batches: Iterator[list[Example]]) -> None:
+    def _train(self, start: int, batches: Iterator[HostBatch]) -> None:
         watch = LossWatch()
         optim, steps = self.config.optim, self.config.run.steps
         since, began = start, time.monotonic()
@@ -129,10 +158,19 @@ class TrainingLoop:
                 means = watch.mean(self.ranks)
                 self._measure(time.monotonic() - began, done - since)
                 self._log(done, means, rate)
+                if self._saves(done) or self._previews(done):
+                    self.learner.collect()
                 if self.ranks.is_main:
                     self._write(done)
+                if self.judge is not None and self._saves(done):
+                    # Only the first rank has judged.
+                    self.stopped = self.ranks.gather(self.stopped)[0]
                 since, began = done, time.monotonic()
+            self.done = done
             self.on_progress(self._progress(done, rate))
+            if self.stopped is not None:
+                logger.info("step %d: the run ends here: %s", done, self.stopped)
+                return
 
     def _progress(self, done: int, rate: float) -> TrainProgress:
         left = self.config.run.steps - done
@@ -207,11 +245,16 @@ class TrainingLoop:
         keep, folder = self.config.checkpoint.keep, self.folder.checkpoints
         self.checkpoint = save_checkpoint(folder, done, self.learner, self.identity, keep=keep)
         self.on_saved(done, self.loss)
-        if self.score is None:
+        if self.judge is None:
             return
         with self.learner.averaged():
-            score = self.score(done)
+            judgement = self.judge(self.learner, done)
+        if judgement is not None:
+            self._take(done, judgement)
+
+    def _take(self, done: int, judgement: Judgement) -> None:
         if self.log is not None:
-            self.log.numbers(done, {"score": score})
+            self.log.numbers(done, {"score": judgement.score, **judgement.figures})
         if self.config.checkpoint.keep_best:
-            mark_best(folder, done, score)
+            mark_best(self.folder.checkpoints, done, judgement.score)
+        self.stopped = judgement.stop

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from condkit.trainer.base_model import BaseModel
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.decoder import decoder_parameters
+from condkit.trainer.decoder import DECODER_PARTS, decoder_parameters
 from condkit.trainer.meta import Hw, MetaNetworks, meta_networks
 from condkit.trainer.optimizers import STATE_BYTES
+from condkit.trainer.precision import hold_in
 
 if TYPE_CHECKING:
     import torch
@@ -75,15 +76,17 @@ def predict_memory(
     latent_hw: Hw,
     *,
     device_type: str | None = None,
+    devices: int = 1,
 ) -> StepMemory:
-    """Predict the peak of a training step with cached latents.
+    """Predict the peak of a training step with cached latents, on one device.
 
     Args:
-        base: The frozen model.
+        base: The frozen model, as `condkit.trainer.precision.hold_base` leaves it.
         control_net: The ControlNet in training.
         config: Batch, accumulation, optimizer, decoder, averages, checkpointing.
         latent_hw: Height and width of the latents.
         device_type: "cuda", "cpu" ...; None is the base's own.
+        devices: How many share out the ControlNet where `compute.shard` says so.
     """
     kind = device_type or base.compute.device.type
     unlocked = config.control.unlock_decoder is not None
@@ -93,15 +96,18 @@ def predict_memory(
         decoder = list(decoder_parameters(base.unet).values())
         trained += decoder
         averaged += decoder if averaged else []
-    weights = sum(_bytes(module.parameters()) for module in base.modules.values())
-    weights += _bytes(control_net.parameters())
     count = sum(p.numel() for p in trained)
+    share = devices if config.compute.shard else 1
+    frozen = sum(_bytes(module.parameters()) for module in base.modules.values())
+    gathered = 2 * _largest_block(control_net) if share > 1 else 0
     fixed = {
-        "weights": weights,
-        "optimizer": int(count * STATE_BYTES[config.optim.name]),
-        "averages": _bytes(averaged),
+        "weights": frozen + _bytes(control_net.parameters()) // share + gathered,
+        "optimizer": int(count * STATE_BYTES[config.optim.name]) // share,
+        "averages": _bytes(averaged) // share,
     }
+    gradients = count * 4 // share
     networks = meta_networks(base.unet, control_net, unlocked=unlocked)
+    hold_in(networks.unet, base.compute.dtype, but=DECODER_PARTS if unlocked else ())
     if config.compute.gradient_checkpointing:
         _checkpoint(networks, base.compute.dtype, kind)
     moving = _peak_of_passes(
@@ -112,7 +118,15 @@ def predict_memory(
         device_type=kind,
         passes=min(2, config.optim.accumulation),
     )
-    return StepMemory(gradients=count * 4, peak=sum(fixed.values()) + moving, **fixed)
+    # The passes were run with whole gradients.
+    moving -= count * 4 - gradients
+    return StepMemory(gradients=gradients, peak=sum(fixed.values()) + moving, **fixed)
+
+
+def _largest_block(control_net: Any) -> int:  # noqa: ANN401 - diffusers.ControlNetModel
+    """What FSDP gathers at once; the next block comes while one is computed."""
+    blocks = (*control_net.down_blocks, control_net.mid_block)
+    return max(_bytes(block.parameters()) for block in blocks)
 
 
 def _checkpoint(networks: MetaNetworks, dtype: torch.dtype, device_type: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from condkit import __version__
-from condkit.trainer.base_model import BUILT_IN
+from condkit.trainer.base_loading import BUILT_IN
 from condkit.trainer.decoder import DECODER_FILE
 from condkit.trainer.run_folder import RunFolder, RunRecord
 
@@ -71,7 +71,7 @@ def _usage(record: RunRecord, is_xl: bool) -> Iterator[str]:
     imported = ""
     if record.base == BUILT_IN:
         base = 'resolve_base("condkit/tiny")'
-        imported = "from condkit.trainer.base_model import resolve_base\n"
+        imported = "from condkit.trainer.base_loading import resolve_base\n"
     yield from (
         "## Use",
         "",

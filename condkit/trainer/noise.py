@@ -61,3 +61,10 @@ def permutation(seed: int, epoch: int, count: int, key: str = "") -> NDArray[np.
     order = generator(seed, "order", key, epoch).permutation(count)
     order.setflags(write=False)
     return order
+
+
+def permutation_of_window(
+    seed: int, name: str, epoch: int, window: int, count: int
+) -> NDArray[np.int64]:
+    """The order of the `count` rows of one window of a stream called `name`."""
+    return generator(seed, "window", f"{name} {window}", epoch).permutation(count)

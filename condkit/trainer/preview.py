@@ -11,10 +11,13 @@ import numpy as np
 from condkit import atomic
 from condkit.imageio import encode_png
 from condkit.trainer.base_model import BaseModel
-from condkit.trainer.config import DataConfig, PreviewConfig
-from condkit.trainer.data import Example, ExampleMaker, PairedRows
+from condkit.trainer.config import PreviewConfig
+from condkit.trainer.data import Example
+from condkit.trainer.data_config import DataConfig
+from condkit.trainer.examples import ExampleMaker
 from condkit.trainer.generation import Painter, Sampling
 from condkit.trainer.grid import picture_from_pixels, picture_grid
+from condkit.trainer.rows import PairedRows
 from condkit.types import ConditionSpec, RgbImage
 
 

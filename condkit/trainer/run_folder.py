@@ -83,6 +83,7 @@ class RunRecord:
         status: "running" or "finished".
         step: The last saved optimizer step.
         loss: Mean loss of the log interval that ended there, if there was one.
+        prediction: What the base predicts: "epsilon" or "v_prediction"; None in older records.
         portable: Whether the ControlNet works with any base of its kind; not where the base's
             decoder was trained with it.
     """
@@ -95,6 +96,7 @@ class RunRecord:
     status: Status
     step: int
     loss: float | None
+    prediction: Literal["epsilon", "v_prediction"] | None = None
     portable: bool = True
 
     def write(self, path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from condkit import imageio
 from condkit.errors import ConfigError, MapError
-from condkit.trainer.base_model import BaseModel, load_base
+from condkit.trainer.base_loading import load_base
+from condkit.trainer.base_model import BaseModel
 from condkit.trainer.checkpoint import saved_control_net
 from condkit.trainer.compute import Compute, resolve_compute
 from condkit.trainer.control_net import load_control_net
@@ -52,7 +53,9 @@ def open_run(
     """
     record = read_record(run)
     weights = saved_control_net(run, record)
-    model = load_base(base or record.base, compute, offline=offline)
+    # Another base says for itself what it predicts.
+    prediction = record.prediction if base is None else None
+    model = load_base(base or record.base, compute, offline=offline, prediction=prediction)
     control_net = load_control_net(weights, model)
     use_decoder(model, weights, record.base_fingerprint)
     return TrainedRun(record, model, control_net)

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from condkit.trainer import noise
-from condkit.trainer.data import Feed, PairedRow, PairedRows
 from condkit.trainer.flips import Flipper
+from condkit.trainer.rows import Feed, PairedRow, PairedRows
 from condkit.types import ConditionSpec, MapPixels, RgbImage
 
 
@@ -27,9 +27,10 @@ class Encoded(Protocol):
 
 
 class LazyRow:
-    """A row whose pictures are decoded when somebody looks.
+    """A row whose pictures are decoded each time that somebody looks.
 
-    With cached latents nobody looks at the picture, only at the map.
+    With cached latents nobody looks at the picture, only at the map. Nothing decoded is kept: a
+    window of a stream holds files.
 
     Attributes:
         key: Hash of the content.
@@ -64,12 +65,12 @@ class LazyRow:
         """A hash of the picture's file: what the cache of latents knows it by."""
         return self._encoded.content()
 
-    @cached_property
+    @property
     def image(self) -> RgbImage:
         """The picture."""
         return self._encoded.image()
 
-    @cached_property
+    @property
     def maps(self) -> dict[str, MapPixels]:
         """The map of the condition that is trained."""
         return {self._condition: self._encoded.map()}

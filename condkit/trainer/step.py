@@ -1,4 +1,4 @@
-"""One optimizer step, and the watch over its losses.
+"""One optimizer step.
 
 Nothing in a step reads from the device, so the device never waits for the host.
 """
@@ -12,18 +12,16 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from condkit.device import free_memory, is_out_of_memory
-from condkit.errors import DeviceMemoryError, TrainingError
-from condkit.trainer import noise
+from condkit.errors import DeviceMemoryError
 from condkit.trainer.base_model import BaseModel
+from condkit.trainer.batch import BatchMaker, HostBatch
 from condkit.trainer.config import TrainConfig
 from condkit.trainer.data import Example
 from condkit.trainer.distributed import Ranks
 from condkit.trainer.latents import LatentEncoder
 from condkit.trainer.loss import min_snr_weights, prediction, sample_losses, target
+from condkit.trainer.sharding import is_shared_out
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +62,9 @@ class OptimizerStep:
         encoder: Pictures to latents.
         config: The run's settings.
         ranks: The other processes, if there are any.
+
+    Attributes:
+        prepare: Makes samples ready on the host; may be called ahead, in another thread.
     """
 
     def __init__(
@@ -83,16 +84,19 @@ class OptimizerStep:
         self._encoder = encoder
         self._config = config
         self._ranks = ranks or Ranks()
+        self.prepare = BatchMaker(base, config)
+        self._is_sharded = any(is_shared_out(p) for p in control_net.parameters())
         self._at_once: int | None = None
 
     def __call__(
-        self, step: int, micro_batches: Iterable[Sequence[Example]], rate: float
+        self, step: int, micro_batches: Iterable[HostBatch | Sequence[Example]], rate: float
     ) -> StepResult:
         """Train on the micro-batches of one optimizer step; every sample counts alike.
 
         Args:
             step: Optimizer steps done when this one is through.
-            micro_batches: The batches, usually `optim.accumulation` of them.
+            micro_batches: The batches, usually `optim.accumulation` of them; what `prepare` has
+                not seen yet is prepared now.
             rate: The learning rate.
 
         Raises:
@@ -100,28 +104,44 @@ class OptimizerStep:
         """
         import torch
 
-        batches = [list(examples) for examples in micro_batches]
+        batches = [b if isinstance(b, HostBatch) else self.prepare(b) for b in micro_batches]
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         losses = self._backward_within_memory(step, batches)
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        self._ranks.average_gradients(parameters, len(losses))
+        if not self._is_sharded:
+            self._ranks.average_gradients(parameters, len(losses))
         clip = self._config.optim.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
-        self._optimizer.step()
+        norm: Any = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        norm = norm.full_tensor() if is_shared_out(norm) else norm
+        self._update(step)
         self._optimizer.zero_grad(set_to_none=True)
-        examples = [example for examples in batches for example in examples]
+        examples = [example for batch in batches for example in batch.examples]
         keys, sizes = tuple(e.key for e in examples), tuple(self._latent_hw(e) for e in examples)
         return StepResult(step, keys, losses, norm.detach(), sizes)
+
+    def _update(self, step: int) -> None:
+        """Move the weights; this cannot be tried again, as some may have moved already."""
+        try:
+            self._optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceMemoryError(
+                f"step {step}: the device's memory does not hold what the optimizer remembers "
+                f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); set "
+                "optim.name=adamw8bit or adafactor, or lower data.batch_size"
+            ) from error
 
     def _latent_hw(self, example: Example) -> tuple[int, int]:
         height, width = example.size_hw
         return height // self._base.vae_stride, width // self._base.vae_stride
 
-    def _backward_within_memory(
-        self, step: int, batches: Sequence[Sequence[Example]]
-    ) -> torch.Tensor:
+    def _backward_within_memory(self, step: int, batches: Sequence[HostBatch]) -> torch.Tensor:
         """The gradient of all batches; all ranks go back and halve if one has too little memory."""
+        if self._is_sharded:
+            # The ranks are in the middle of sharing weights out: none of them can go back.
+            return self._backward(batches)
         while True:
             problem = ""
             losses: torch.Tensor | None = None
@@ -137,27 +157,27 @@ class OptimizerStep:
             del losses
             self._halve(step, batches, problem or "another process has too little memory")
 
-    def _backward(self, batches: Sequence[Sequence[Example]]) -> torch.Tensor:
+    def _backward(self, batches: Sequence[HostBatch]) -> torch.Tensor:
         """Leave the gradient of the mean loss; (samples,) losses."""
         import torch
 
-        total = sum(len(examples) for examples in batches)
+        total = sum(len(batch) for batch in batches)
         losses: list[torch.Tensor] = []
-        for examples in self._passes(batches):
-            per_sample = self._losses(examples)
+        for batch in self._passes(batches):
+            per_sample = self._losses(batch)
             (per_sample.sum() / total).backward()  # type: ignore[no-untyped-call]
             losses.append(per_sample.detach())
         return torch.cat(losses)
 
-    def _passes(self, batches: Sequence[Sequence[Example]]) -> Iterator[Sequence[Example]]:
-        for examples in batches:
-            size = self._at_once or len(examples)
-            for first in range(0, len(examples), size):
-                yield examples[first : first + size]
+    def _passes(self, batches: Sequence[HostBatch]) -> Iterator[HostBatch]:
+        for batch in batches:
+            size = self._at_once or len(batch)
+            for first in range(0, len(batch), size):
+                yield batch.part(first, first + size)
 
-    def _halve(self, step: int, batches: Sequence[Sequence[Example]], problem: str) -> None:
+    def _halve(self, step: int, batches: Sequence[HostBatch], problem: str) -> None:
         """Go on with half as many samples at once, for good."""
-        largest = max(len(examples) for examples in self._passes(batches))
+        largest = max(len(batch) for batch in self._passes(batches))
         if largest == 1:
             raise DeviceMemoryError(
                 f"step {step}: the device's memory does not hold one sample ({problem}); lower "
@@ -178,48 +198,20 @@ class OptimizerStep:
         )
         free_memory()
 
-    def _losses(self, examples: Sequence[Example]) -> torch.Tensor:
+    def _losses(self, batch: HostBatch) -> torch.Tensor:
         import torch
 
-        base, seed = self._base, self._config.run.seed
-        device = base.compute.device
-        posterior = torch.from_numpy(self._normal("posterior", examples))
-        latents = self._encoder(examples, posterior)
-        drawn = on_device(self._noise(examples), device)
-        count = int(base.scheduler.config.num_train_timesteps)
-        chosen = [noise.timestep(seed, e.key, e.use, count) for e in examples]
-        timesteps = on_device(np.array(chosen, np.int64), device)
+        base, send = self._base, self._base.compute.send
+        latents = self._encoder(batch.examples, batch.posterior)
+        drawn, timesteps = send(batch.noise), send(batch.timesteps)
         noisy = base.scheduler.add_noise(latents, drawn, timesteps)
         with torch.no_grad(), base.compute.autocast():
-            text = base.encode_text([example.caption for example in examples])
-        hint = on_device(np.stack([example.hint for example in examples]), device)
-        sizes = on_device(np.array([example.time_ids for example in examples], np.int64), device)
+            text = base.encode_text([example.caption for example in batch.examples])
+        hint, sizes = send(batch.hint), send(batch.time_ids)
         predicted = prediction(base, self._control_net, noisy, timesteps, text, hint, sizes)
         losses = sample_losses(predicted, target(base, latents, drawn, timesteps))
         gamma = self._config.loss.min_snr_gamma
         return losses if gamma is None else losses * min_snr_weights(base, timesteps, gamma)
-
-    def _noise(self, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """(B, C, h, w) float32: what is added to the latents."""
-        drawn = self._normal("noise", examples)
-        offset = self._config.loss.noise_offset
-        if offset == 0:
-            return drawn
-        channels = drawn.shape[1]
-        shifts = [
-            noise.normal(self._config.run.seed, "offset", e.key, e.use, (channels, 1, 1))
-            for e in examples
-        ]
-        return drawn + np.float32(offset) * np.stack(shifts)
-
-    def _normal(self, purpose: str, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """(B, C, h, w) standard normal numbers, one keyed draw per example."""
-        channels, seed = int(self._base.vae.config.latent_channels), self._config.run.seed
-        draws = [
-            noise.normal(seed, purpose, e.key, e.use, (channels, *self._latent_hw(e)))
-            for e in examples
-        ]
-        return np.stack(draws)
 
 
 def _compiled(base: BaseModel, control_net: Any) -> tuple[BaseModel, Any]:  # noqa: ANN401
@@ -237,66 +229,3 @@ def _compiled(base: BaseModel, control_net: Any) -> tuple[BaseModel, Any]:  # no
         return torch.compile(module, dynamic=False)
 
     return replace(base, unet=whole(base.unet)), whole(control_net)
-
-
-def on_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Send an array to a device; a CUDA device copies it while the host goes on."""
-    import torch
-
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-class LossWatch:
-    """Collects step results and reads them now and then, all at once.
-
-    So the device never waits within a step, and a bad loss is still found before anything is saved.
-    """
-
-    def __init__(self) -> None:
-        self._results: list[StepResult] = []
-
-    def add(self, result: StepResult) -> None:
-        """Remember a step's result without reading it."""
-        self._results.append(result)
-
-    def mean(self, ranks: Ranks | None = None) -> tuple[float, float]:
-        """Mean loss, over all ranks, and mean gradient norm since the last call.
-
-        Raises:
-            TrainingError: if a loss or a gradient was not finite; it names the step and the
-                samples.
-        """
-        import torch
-
-        ranks = ranks or Ranks()
-        results, self._results = self._results, []
-        losses = torch.cat([result.losses for result in results]).cpu()
-        norms = torch.stack([result.gradient_norm for result in results]).cpu()
-        good = bool(losses.isfinite().all()) and bool(norms.isfinite().all())
-        seen = ranks.gather((float(losses.mean()), None if good else _describe_bad(results)))
-        problems = [problem for _, problem in seen if problem is not None]
-        if problems:
-            # A rank with a bad loss knows its samples; a bad gradient is everybody's.
-            raise TrainingError(min(problems, key=lambda text: _GRADIENT in text))
-        return sum(mean for mean, _ in seen) / len(seen), float(norms.mean())
-
-
-_GRADIENT = "the gradient is not finite"
-
-
-def _describe_bad(results: Sequence[StepResult]) -> str:
-    """Name the first bad step: what comes after it only inherits the damage."""
-    for result in results:
-        finite = result.losses.isfinite().tolist()
-        bad = [key for key, good in zip(result.keys, finite, strict=True) if not good]
-        if bad or not bool(result.gradient_norm.isfinite()):
-            what = "the loss is not finite" if bad else _GRADIENT
-            keys = ", ".join(bad or result.keys)
-            return (
-                f"step {result.step}: {what}; the samples are {keys}. Nothing was "
-                "saved since. Look at these rows, or lower optim.lr, and go on with --resume"
-            )
-    raise AssertionError("called without a bad result")

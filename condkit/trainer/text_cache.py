@@ -6,13 +6,16 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from condkit.budget import Budget
 from condkit.trainer.base_model import BaseModel, TextStates
-from condkit.trainer.data import PairedRows, captions_of
+from condkit.trainer.piecework import Piece, Report, complete, unreported
+from condkit.trainer.rows import PairedRows, captions_of
 from condkit.trainer.sources import DataSource
 from condkit.trainer.tensor_store import TensorStore, hashed
 
@@ -22,8 +25,6 @@ if TYPE_CHECKING:
 _AT_ONCE = 256
 _PIXELS_PER_CAPTION = 512 * 512
 """How much of a device a caption is reckoned to take, in the pixels that budgets count."""
-
-Report = Callable[[int, int, str], None]
 
 
 class DiskText:
@@ -52,15 +53,15 @@ class DiskText:
         pooled = self._all("pooled", captions) if self._base.is_xl else []
         if hidden is None or pooled is None:
             return None
-        device = self._base.compute.device
-        states = torch.stack(hidden).to(device).float()
-        return TextStates(states, torch.stack(pooled).to(device).float() if pooled else None)
+        send = self._base.compute.send
+        states = send(torch.stack(hidden)).float()
+        return TextStates(states, send(torch.stack(pooled)).float() if pooled else None)
 
     def fill(
         self,
         sources: Sequence[DataSource],
         shard_rows: int,
-        report: Report = lambda done, total, note: None,
+        report: Report = unreported,
     ) -> int:
         """Encode the captions that are not there yet, and the empty one.
 
@@ -70,28 +71,21 @@ class DiskText:
         Raises:
             OutputError: if the folder cannot be written.
         """
-        made = self._encode_missing([""])
-        there = [(s.fingerprint, s.rows) for s in sources if s.rows is not None]
-        total, done = sum(len(rows) for _, rows in there), 0
-        for fingerprint, rows in there:
-            for first in range(0, len(rows), shard_rows):
-                numbers = range(first, min(first + shard_rows, len(rows)))
-                piece = hashed("text", fingerprint, len(rows), first, len(numbers))[:24]
-                made += self._do(piece, rows, numbers)
-                done += len(numbers)
-                report(done, total, "captions")
-        return made
+        pieces = [Piece(hashed("text", "")[:24], 0, partial(self._encode_missing, [""]))]
+        for source in sources:
+            if source.rows is not None:
+                pieces += self._pieces(source.fingerprint, source.rows, shard_rows)
+        return complete(self.store, pieces, "captions", report)
 
-    def _do(self, piece: str, rows: PairedRows, numbers: range) -> int:
-        if self.store.is_done(piece):
-            return 0
-        with self.store.working_on(piece, wait=True):
-            if self.store.is_done(piece):
-                return 0
-            self.store.refresh()
-            made = self._encode_missing(_captions(rows, numbers))
-            self.store.set_done(piece, made)
-            return made
+    def _pieces(self, fingerprint: str, rows: PairedRows, shard_rows: int) -> Iterator[Piece]:
+        who = hashed("text", fingerprint, len(rows), rows[0].key)
+        for first in range(0, len(rows), shard_rows):
+            numbers = range(first, min(first + shard_rows, len(rows)))
+            name = hashed(who, first, len(numbers))[:24]
+            yield Piece(name, len(numbers), partial(self._encode_rows, rows, numbers))
+
+    def _encode_rows(self, rows: PairedRows, numbers: range) -> int:
+        return self._encode_missing(itertools.chain(*(captions_of(rows[n]) for n in numbers)))
 
     def _encode_missing(self, captions: Iterable[str]) -> int:
         """Write the states of captions that are not there, as one shard."""
@@ -123,8 +117,3 @@ class DiskText:
 
     def _key(self, name: str, caption: str) -> str:
         return hashed("text 1", self._encoders, name, caption)
-
-
-def _captions(rows: PairedRows, numbers: range) -> Iterator[str]:
-    for number in numbers:
-        yield from captions_of(rows[number])

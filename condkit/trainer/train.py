@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from condkit import atomic
@@ -16,11 +15,13 @@ from condkit.trainer.arithmetic import Meter, peak_of
 from condkit.trainer.checkpoint import complete_checkpoints, restore, save_trained
 from condkit.trainer.config import TrainConfig
 from condkit.trainer.control_net import initial_control_net
-from condkit.trainer.distributed import RankSampler, joined
+from condkit.trainer.distributed import RankSampler
 from condkit.trainer.job import Job, prepare
 from condkit.trainer.latents import LatentCache, LatentEncoder
+from condkit.trainer.launching import joined
 from condkit.trainer.learner import Learner
-from condkit.trainer.loop import TrainingLoop, TrainProgress
+from condkit.trainer.loop import Judge, TrainingLoop, TrainProgress
+from condkit.trainer.precision import hold_base
 from condkit.trainer.preview import Previewer
 from condkit.trainer.run_folder import RunFolder, Status, read_record
 from condkit.trainer.run_log import RunLog
@@ -42,6 +43,7 @@ class TrainSummary:
         seconds: Time of this call's steps, with saving and previews.
         images_per_second: Training speed of the last log interval.
         loss: Mean loss of the last log interval.
+        stopped: Why it ended before `run.steps`, or None.
     """
 
     run: str
@@ -51,6 +53,7 @@ class TrainSummary:
     seconds: float
     images_per_second: float
     loss: float
+    stopped: str | None = None
 
 
 def train(
@@ -63,28 +66,32 @@ def train(
     device: str = "auto",
     dtype: str = "auto",
     offline: bool = False,
-    score: Callable[[Learner, int], float] | None = None,
+    judge: Judge | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
+    on_cached: Callable[[int, int, str], None] | None = None,
 ) -> TrainSummary:
     """Train a ControlNet; under torchrun, together with the other processes.
 
     Args:
         config: The settings, from `load_recipe`.
-        data: A dataset that `condkit build` made.
+        data: A dataset that `condkit build` made, any folder that `datasets.load_dataset` reads, or
+            a dataset's id on the Hugging Face hub.
         output: Folder of the run. The finished ControlNet lies in its `controlnet` folder.
         base: The frozen model; None takes `config.base`.
         resume: Go on from the newest checkpoint in `output`; begin where there is none.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "bf16" or "fp32"; the ControlNet's weights are fp32 in any case.
         offline: Take hub files from the local cache alone.
-        score: Judges the weights (the running averages, where they are kept) after each
-            checkpoint of a step; the larger the better, and the best one is kept.
+        judge: Validates the weights at each checkpoint: gives a score, and may end the run.
         on_progress: Called after each optimizer step.
+        on_cached: Called while `[cache]` is filled, with rows done, rows in all, and of what.
 
     Raises:
         OutputError: if `output` already holds checkpoints and `resume` is not asked for.
         DatasetError: if the dataset cannot be used.
         UnknownNameError: if it lacks the condition.
+        DependencyError: if the optimizer or a tracker needs a library that is not installed.
+        DeviceMemoryError: if the device does not hold one sample.
         TrainingError: if base, settings and data do not fit together, a loss is not finite, or a
             checkpoint belongs to another run.
     """
@@ -93,11 +100,19 @@ def train(
     if base is not None:
         config = replace(config, base=base)
     with joined(device) as (ranks, place):
-        job = prepare(config, data, folder, device=place, dtype=dtype, offline=offline, ranks=ranks)
+        job = prepare(
+            config,
+            data,
+            folder,
+            device=place,
+            dtype=dtype,
+            offline=offline,
+            ranks=ranks,
+            on_cached=on_cached,
+        )
         learner = _new_learner(job)
         start = restore(checkpoints[-1], learner, job.identity) if checkpoints else 0
-        ranks.same_weights(learner.parameters())
-        return _run(job, learner, start, score, on_progress or (lambda progress: None))
+        return _run(job, learner, start, judge, on_progress or (lambda progress: None))
 
 
 def _existing_checkpoints(folder: RunFolder, *, resume: bool) -> list[Path]:
@@ -117,45 +132,52 @@ def _new_learner(job: Job) -> Learner:
     import torch
 
     control_net = initial_control_net(job.base, job.config.control, job.config.run.seed)
+    job.ranks.same_weights(list(control_net.parameters()))
+    hold_base(job.base, job.config)
+    if job.base.compute.device.type == "cuda":
+        # Shapes repeat, so that looking for the fastest convolution pays.
+        torch.backends.cudnn.benchmark = True
     if job.config.compute.channels_last:
         for module in (job.base.unet, job.base.vae, control_net):
             module.to(memory_format=torch.channels_last)
     if job.config.compute.gradient_checkpointing:
         control_net.enable_gradient_checkpointing()
         job.base.unet.enable_gradient_checkpointing()
-    return Learner(job.base, control_net, job.config)
+    return Learner(job.base, control_net, job.config, job.ranks)
 
 
 def _run(
     job: Job,
     learner: Learner,
     start: int,
-    score: Callable[[Learner, int], float] | None,
+    judge: Judge | None,
     on_progress: Callable[[TrainProgress], None],
 ) -> TrainSummary:
     loss = _last_loss(job.folder) if start else float("nan")
     log = _open_folder(job, start) if job.ranks.is_main else None
     began = time.monotonic()
     try:
-        loop = _new_loop(job, learner, log, score, on_progress)
+        loop = _new_loop(job, learner, log, judge, on_progress)
         loop.loss = loss
         _save_record(job, learner, "running", start, loss)
         loop.run(start)
     finally:
         if log is not None:
             log.close()
+    learner.collect()
     if job.ranks.is_main:
         with learner.averaged(), atomic.new_folder(job.folder.controlnet) as temporary:
             save_trained(learner, temporary, job.spec)
-    _save_record(job, learner, "finished", job.config.run.steps, loop.loss)
+    _save_record(job, learner, "finished", loop.done, loop.loss)
     return TrainSummary(
         run=str(job.folder.path),
         controlnet=str(job.folder.controlnet),
-        steps=job.config.run.steps,
+        steps=loop.done,
         resumed_from=start or None,
         seconds=time.monotonic() - began,
         images_per_second=loop.images_per_second,
         loss=loop.loss,
+        stopped=loop.stopped,
     )
 
 
@@ -169,7 +191,7 @@ def _new_loop(
     job: Job,
     learner: Learner,
     log: RunLog | None,
-    score: Callable[[Learner, int], float] | None,
+    judge: Judge | None,
     on_progress: Callable[[TrainProgress], None],
 ) -> TrainingLoop:
     config, optimizer = job.config, learner.optimizer
@@ -188,13 +210,11 @@ def _new_loop(
             latents=job.latents,
             shared=lambda batches: RankSampler(batches, job.ranks),
         ),
-        step=OptimizerStep(
-            job.base, learner.control_net, optimizer, encoder, config, ranks=job.ranks
-        ),
+        step=OptimizerStep(job.base, learner.network, optimizer, encoder, config, ranks=job.ranks),
         meter=_new_meter(job, learner),
         previewer=_new_previewer(job, learner) if job.ranks.is_main else None,
         log=log,
-        score=partial(score, learner) if score is not None else None,
+        judge=judge,
         on_saved=lambda step, loss: _save_record(job, learner, "running", step, loss),
         on_progress=on_progress,
     )

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from condkit.errors import TrainingError
+from condkit.errors import ConfigError, TrainingError
+from condkit.trainer.batches import BatchLoader
 from condkit.trainer.buckets import BucketSampler, BucketShapes, ShapeRule, shapes_of
-from condkit.trainer.condkit_data import open_condkit, sizes_of
-from condkit.trainer.config import SourceConfig, TrainConfig
-from condkit.trainer.data import BatchLoader, ExampleMaker, PairedRows, Remembered
+from condkit.trainer.condkit_data import is_condkit_dataset, open_condkit, sizes_of
+from condkit.trainer.config import TrainConfig
+from condkit.trainer.data_config import SourceConfig
+from condkit.trainer.examples import ExampleMaker, Remembered
+from condkit.trainer.hf_data import open_hub
 from condkit.trainer.mixing import Order, Place, Sampler
+from condkit.trainer.rows import PairedRows
 from condkit.trainer.sources import DataSource, RowsFeed
 from condkit.types import ConditionSpec
 
@@ -57,28 +61,40 @@ class TrainingData:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def open_training_data(config: TrainConfig, data: Path | str) -> TrainingData:
+def open_training_data(
+    config: TrainConfig, data: Path | str, *, offline: bool = False
+) -> TrainingData:
     """Open the main dataset and those of `data.mix`.
 
     Args:
         config: The settings.
         data: The main dataset: a folder or a hub id.
+        offline: Take hub files from the local cache alone.
 
     Raises:
         DatasetError: if one cannot be used.
         UnknownNameError: if one lacks the condition, the split or a column.
         TrainingError: if their maps mean different things.
     """
-    opened = [_open(config, str(data), config.data.main, "")]
-    for place, source in enumerate(config.data.mix, start=1):
-        opened.append(_open(config, source.path, source, f"mix-{place}"))
+    opened = [_open(config, str(data), config.data.main, "", offline)]
+    for place, source in enumerate(config.data.mix or (), start=1):
+        opened.append(_open(config, source.path, source, f"mix-{place}", offline))
     for other in opened[1:]:
         _check_alike(opened[0], other)
     return TrainingData(tuple(opened))
 
 
-def _open(config: TrainConfig, path: str, source: SourceConfig, name: str) -> DataSource:
-    return open_condkit(Path(path), source, config.condition, config.run.seed, name)
+def _open(
+    config: TrainConfig, path: str, source: SourceConfig, name: str, offline: bool
+) -> DataSource:
+    if is_condkit_dataset(Path(path)):
+        if source.streaming:
+            raise ConfigError(
+                f"data.streaming: expected false for {path}, which condkit build made: its rows "
+                "are read by number, one at a time"
+            )
+        return open_condkit(Path(path), source, config.condition, config.run.seed, name)
+    return open_hub(path, source, config, name=name, offline=offline)
 
 
 def _check_alike(one: DataSource, other: DataSource) -> None:

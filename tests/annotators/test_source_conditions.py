@@ -162,7 +162,7 @@ def test_an_inpainting_dataset_keeps_its_masks_and_trains(format_, tmp_path_fact
 
     loaded = load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))["train"]
     assert len(loaded) == 4
-    from condkit.trainer.config import load_recipe
+    from condkit.trainer.recipes import load_recipe
     from condkit.trainer.train import train
 
     settings = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,10 +77,8 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     running.close()
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def write_photos(root: Path) -> Path:
     """Eight good pictures, and one each that is broken, without caption, a duplicate."""
-    root = tmp_path / "photos"
     for number in range(GOOD):
         blocks = np.random.default_rng(number).integers(0, 256, (5, 7, 3), dtype=np.uint8)
         pixels = cv2.resize(blocks, (70, 50), interpolation=cv2.INTER_NEAREST)
@@ -91,6 +90,27 @@ def photos(tmp_path: Path) -> Path:
     (root / "uncaptioned.png").write_bytes(cv2.imencode(".png", pixels[:40])[1].tobytes())
     (root / "ü" / "z copy.png").write_bytes((root / "ü" / "a 1.png").read_bytes())
     return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """See `write_photos`."""
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def _built(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("built")
+    outcome = zygote.build(write_photos(root / "photos"), root / "out")
+    assert outcome["code"] == 3, outcome["printed"]
+    return root
+
+
+@pytest.fixture
+def finished(_built: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Copies of the photos, and of a finished dataset of them."""
+    shutil.copytree(_built, tmp_path / "built")
+    return tmp_path / "built" / "photos", tmp_path / "built" / "out"
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from condkit import cli
 from condkit.datasets.formats import available_formats
 
 SOME_REJECTED, INTERRUPTED = 3, 130
@@ -161,3 +165,33 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_finished(
     outcome = killing.build(output)
     assert outcome["code"] == SOME_REJECTED, outcome["printed"]
     assert tree(output) == killing.wanted
+
+
+def test_an_interrupt_of_the_real_process_ends_with_130_too(photos, tmp_path):
+    # More inputs than are done before the signal comes.
+    first = (photos / "ü" / "a 1.png").read_bytes()
+    for number in range(400):
+        # Bytes behind the end of a PNG file are none of its pixels, but another hash.
+        (photos / f"{number:03d}.png").write_bytes(first + f"{number}".encode())
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "condkit", "build", photos, "-o", output, "-c", "canny"]
+    command += ["--captions", "none", "--shard-size", "2", "--size", "256"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and len(list((output / ".condkit/shards").glob("*.json"))) < 3:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, printed = running.communicate(timeout=60)
+    assert running.returncode == INTERRUPTED, printed
+    assert "Traceback" not in printed
+    assert len(list((output / ".condkit/shards").glob("*.json"))) >= 3
+    assert not (output / "manifest.json").exists()
+
+
+def test_an_interrupt_before_a_command_runs_is_130_as_well(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == INTERRUPTED

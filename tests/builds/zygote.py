@@ -5,9 +5,10 @@ each line of stdin is a job and each line of stdout its outcome. A child is the 
 with real files; what is added is a count of what it does to the disk.
 
 A job: `argv`; `watched`, the folder whose changes count; `signal`; and when it is sent: `at` (the
-n-th point) or `after` (seconds), or never.
-An outcome: `code` (negative: the signal), `points` (kinds in order), `seconds`, `printed`, and
-`ending`: the seconds between a signal sent `after` some time and the end.
+n-th point) or `after` (seconds), or never. `data_limit`: bytes of memory that it may allocate.
+An outcome: `code` (negative: the signal), `points` (kinds in order), `seconds`, `printed`,
+`ending`: the seconds between a signal sent `after` some time and the end, `resident` and
+`allocated`: the most bytes of memory it held, and had asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import resource
 import signal
 import sqlite3
 import sys
@@ -115,7 +117,7 @@ def warm_up(weights: Path) -> None:
     )
 
 
-def child(argv: list[str], watched: str, points: Points, printed: int) -> None:
+def child(job: dict[str, Any], points: Points, printed: int) -> None:
     """The command; never returns."""
     os.dup2(printed, 1)
     os.dup2(printed, 2)
@@ -123,8 +125,10 @@ def child(argv: list[str], watched: str, points: Points, printed: int) -> None:
     try:
         from condkit.cli import main
 
-        watch(points, watched)
-        sys.argv = ["condkit", *argv]
+        if (limit := job.get("data_limit")) is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        watch(points, job["watched"])
+        sys.argv = ["condkit", *job["argv"]]
         main()
         code = 0
     except SystemExit as end:
@@ -146,9 +150,11 @@ def run(job: dict[str, Any], points: Points) -> dict[str, Any]:
     with tempfile.TemporaryFile() as printed:
         pid = os.fork()
         if pid == 0:
-            child(job["argv"], job["watched"], points, printed.fileno())
-        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            child(job, points, printed.fileno())
+        allocated = 0
+        while not (ended := os.wait4(pid, os.WNOHANG))[0]:
             now = time.monotonic()
+            allocated = max(allocated, allocated_by(pid))
             if after is not None and told is None and now >= started + after:
                 os.kill(pid, sent)
                 told = now
@@ -164,7 +170,19 @@ def run(job: dict[str, Any], points: Points) -> dict[str, Any]:
         "seconds": over - started,
         "ending": None if told is None else over - told,
         "printed": text,
+        "resident": ended[2].ru_maxrss * 1024,
+        "allocated": allocated,
     }
+
+
+def allocated_by(pid: int) -> int:
+    """Bytes of private writable memory of a process: what RLIMIT_DATA limits."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmData:")]
+    return 1024 * int(found[0]) if found else 0
 
 
 def main() -> None:

@@ -19,6 +19,17 @@ from condkit.weights import ModelSpec, WeightStore
 RANDOM_WEIGHTS = Path(__file__).parent / "random_weights"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Networks as small as these are many times slower on several threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def _random_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Written once for all tests."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from condkit.budget import Budget
 from condkit.captions import make_captioner
+from condkit.captions.base import one_line
 from condkit.captions.nets.pictures import PictureInput
 from condkit.captions.nets.sampling import NucleusSampler
 from condkit.captions.registry import get_network, network_captioners
@@ -19,15 +20,15 @@ from condkit.runtime import Runtime
 from condkit.types import Rejection, SourceFile
 from condkit.weights import WeightStore
 
-PROMPTED = [name for name in network_captioners() if name != "florence2"]
+PROMPTED = ("blip-base", "blip2")
+# One network of each kind: blip-large is blip-base with other weights.
+NETWORKS = ("blip-base", "blip2", "florence2")
 WAYS = {
     "greedy": {"num_beams": 1},
-    "beam": {"num_beams": 3},
-    "nucleus": {"sample": True, "top_p": 0.8, "temperature": 0.7},
-    "first of beams, others drawn": {"num_beams": 2, "count": 3},
-    "penalty": {"num_beams": 1, "repetition_penalty": 1.7, "min_new_tokens": 4},
+    "nucleus": {"sample": True, "top_p": 0.8, "temperature": 0.7, "repetition_penalty": 1.3},
+    "beams, then draws": {"num_beams": 3, "count": 2, "min_new_tokens": 4},
 }
-LENGTH = 10
+LENGTH = 7
 
 
 def _picture(seed: int, height: int, width: int) -> np.ndarray:
@@ -37,15 +38,12 @@ def _picture(seed: int, height: int, width: int) -> np.ndarray:
 IMAGES = [
     _picture(0, 40, 50),
     np.full((33, 20, 3), (200, 30, 30), np.uint8),
-    np.zeros((64, 64, 3), np.uint8),
     _picture(1, 1, 90),
-    _picture(2, 70, 1),
     np.repeat(_picture(3, 31, 31)[:, :, :1], 3, axis=2),
-    np.full((5, 5, 3), 255, np.uint8),
 ]
 SOURCES = [
     SourceFile(Path(f"/none/{name}.jpg"), f"{name}.jpg")
-    for name in ("a", "b", "long name of cat", "c", "d", "another long name of dog", "e")
+    for name in ("a", "long name of cat", "b", "another long name of dog")
 ]
 
 
@@ -60,7 +58,7 @@ def roomy(monkeypatch):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", network_captioners())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_batch_equals_its_images_one_by_one(name, way, make, roomy):
     captioner = make(name, settings={**WAYS[way], "max_new_tokens": LENGTH})
     together = _texts(captioner)
@@ -68,7 +66,7 @@ def test_a_batch_equals_its_images_one_by_one(name, way, make, roomy):
     assert together == alone
     assert _texts(captioner, IMAGES[::-1], SOURCES[::-1]) == alone[::-1]
     # Otherwise the test would not see a mix-up.
-    assert len(set(alone)) > 3
+    assert len(set(alone)) > 2
 
 
 @pytest.mark.parametrize("name", PROMPTED)
@@ -88,7 +86,7 @@ def test_prompts_of_different_lengths_do_not_change_each_other(name, make, roomy
         assert len(rest) < len(whole)
 
 
-@pytest.mark.parametrize("name", network_captioners())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_same_again_is_the_same_and_another_seed_is_another(name, make):
     drawn = {"sample": True, "max_new_tokens": LENGTH, "temperature": 1.5, "top_p": 1}
     first = _texts(make(name, settings=drawn))
@@ -96,14 +94,14 @@ def test_the_same_again_is_the_same_and_another_seed_is_another(name, make):
     assert first != _texts(make(name, settings={**drawn, "seed": 1}))
 
 
-@pytest.mark.parametrize("name", network_captioners())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_images_stay_as_they_are(name, make):
     before = [image.copy() for image in IMAGES]
     make(name, settings={"max_new_tokens": 3, "min_new_tokens": 0})(IMAGES, SOURCES)
     assert all(np.array_equal(a, b) for a, b in zip(before, IMAGES, strict=True))
 
 
-@pytest.mark.parametrize("name", network_captioners())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_an_image_gets_as_many_captions_as_asked_for(name, make):
     settings = {"max_new_tokens": 6, "min_new_tokens": 2}
     for sample in (False, True):
@@ -117,7 +115,7 @@ def test_an_image_gets_as_many_captions_as_asked_for(name, make):
     assert [texts[:1] for texts in _texts(three)] == _texts(one)
 
 
-@pytest.mark.parametrize("name", network_captioners())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_pixel_decides_what_is_drawn_not_the_name(name, make):
     captioner = make(name, settings={"sample": True, "max_new_tokens": LENGTH, "top_p": 1})
     first, again = _texts(captioner, [IMAGES[0], IMAGES[0].copy()], SOURCES[:2])
@@ -130,6 +128,12 @@ def test_a_pixel_decides_what_is_drawn_not_the_name(name, make):
 def _folder(name, random_store):
     store = random_store(name)
     return store.folder(next(iter(get_network(name).weights.values())))
+
+
+PEER_WAYS = {
+    "greedy": {"num_beams": 1, "repetition_penalty": 1.7, "min_new_tokens": 4},
+    "beam": {"num_beams": 3},
+}
 
 
 def _peer(name, folder):
@@ -146,13 +150,13 @@ def _peer(name, folder):
     return model, getattr(transformers, processor_class)(pictures, tokenizer, **options)
 
 
-@pytest.mark.parametrize("way", ["greedy", "beam", "penalty"])
-@pytest.mark.parametrize("prompt", ["", "a photo of"])
-@pytest.mark.parametrize("name", network_captioners())
+@pytest.mark.parametrize("way", PEER_WAYS)
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [(name, "") for name in NETWORKS] + [(name, "a photo of") for name in PROMPTED],
+)
 def test_captions_are_those_of_transformers(name, prompt, way, make, random_store):
-    if name == "florence2" and prompt:
-        pytest.skip("florence2 takes a task, no prompt")
-    options = {"min_new_tokens": 0, **WAYS[way], "max_new_tokens": LENGTH}
+    options = {"min_new_tokens": 0, **PEER_WAYS[way], "max_new_tokens": LENGTH}
     settings = options if name == "florence2" else {**options, "prompt": prompt}
     ours = _texts(make(name, settings=settings))
     model, processor = _peer(name, _folder(name, random_store))
@@ -164,7 +168,7 @@ def test_captions_are_those_of_transformers(name, prompt, way, make, random_stor
             # The tokenizer has no token for the decoder's first one.
             tokens = tokens[:, 1:]
         (expected,) = processor.batch_decode(tokens, skip_special_tokens=True)
-        assert text == " ".join(expected.split())
+        assert text == one_line(expected)
 
 
 @pytest.mark.parametrize("name", network_captioners())
@@ -272,11 +276,11 @@ def test_memory_that_runs_out_halves_the_batch(make, roomy, monkeypatch):
     monkeypatch.setattr(type(network), "encode", tight)
     assert _texts(captioner) == expected
     assert sizes[0] == len(IMAGES)
-    assert max(sizes[-3:]) <= 2
+    assert max(sizes[1:]) <= 2
     monkeypatch.setattr(
         type(network), "encode", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("full"))
     )
-    with pytest.raises(DeviceMemoryError, match="blip-base"):
+    with pytest.raises(DeviceMemoryError, match=r"blip-base.*use fewer beams"):
         _texts(captioner)
 
 
@@ -329,7 +333,27 @@ def test_foreign_weights_are_refused(name, random_store, tmp_path):
         definition.load(folder, definition.settings(), torch.device("cpu"), torch.float32)
 
 
-@pytest.mark.parametrize("name", network_captioners())
+def test_blip_loads_as_it_was_published(make, random_store, tmp_path):
+    """Older files hold position numbers, and each tied tensor once."""
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(_folder("blip-base", random_store), folder)
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    for tied in ("weight", "bias"):
+        del state[f"text_decoder.cls.predictions.decoder.{tied}"]
+    state["text_decoder.bert.embeddings.position_ids"] = torch.arange(64)[None]
+    torch.save(state, folder / "pytorch_model.bin")
+    definition = get_network("blip-base")
+    settings = definition.settings(max_new_tokens=LENGTH)
+    network = definition.load(folder, settings, torch.device("cpu"), torch.float32)
+    captioner = make("blip-base", settings={"max_new_tokens": LENGTH})
+    expected = _texts(captioner)
+    captioner._loaded = (network, captioner._loaded[1])
+    assert _texts(captioner) == expected
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_half_precision_captions_are_captions(name, make, random_store):
     captioner = make_captioner(
         name,
@@ -357,3 +381,19 @@ def test_a_budget_counts_beams_and_samples(make):
         _texts(captioner, IMAGES[:1], SOURCES[:1])
     assert isinstance(narrow._loaded[1], Budget)
     assert wide._loaded[1].pixels <= narrow._loaded[1].pixels
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_gpu_captions_whole_batches(name, dtype, random_store):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    captioner = make_captioner(
+        name,
+        existing="replace",
+        settings={"max_new_tokens": LENGTH, "count": 2},
+        runtime=Runtime(device="cuda", dtype=dtype, store=random_store(name)),
+    )
+    assert {len(texts) for texts in _texts(captioner)} == {2}
+    assert {p.device.type for p in captioner._loaded[0].model.parameters()} == {"cuda"}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -514,4 +515,5 @@ def test_an_unknown_way_with_existing_captions_is_refused():
 def test_one_line_has_no_line_ends_and_does_not_change_twice(text):
     line = one_line(text)
     assert line.splitlines() in ([], [line])
+    assert not any(unicodedata.category(letter) == "Cc" for letter in line)
     assert one_line(line) == line

@@ -207,6 +207,20 @@ def test_a_finished_export_is_not_written_again(built, tmp_path):
     assert {p.name for p in after if after[p] != before.get(p)} <= {"lock"}
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_that_ended_before_its_manifest_is_finished(name, built, tmp_path):
+    out = tmp_path / "out"
+    export_dataset(built["parquet"], out, format=name)
+    before = files_of(out)
+    for path in (out / "manifest.json", out / "README.md", *out.glob("*/metadata.*")):
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"this export is not finished.*condkit export"):
+        open_dataset(out)
+    summary = export_dataset(built["parquet"], out, format=name)
+    assert (summary.written, summary.skipped) == (0, 16)
+    assert files_of(out) == before
+
+
 def test_a_file_that_went_missing_is_made_again(built, tmp_path):
     export_dataset(built["parquet"], tmp_path / "out", format="tree")
     (tmp_path / "out/train/canny/000002.png").unlink()

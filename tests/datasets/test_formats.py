@@ -15,7 +15,14 @@ import pytest
 
 from condkit import imageio
 from condkit.datasets.encoded import DataColumn
-from condkit.datasets.formats import available_formats, format_of, get_format, parquet, tables
+from condkit.datasets.formats import (
+    available_formats,
+    format_of,
+    get_format,
+    parquet,
+    parquet_reader,
+    tables,
+)
 from condkit.datasets.formats.base import FACT_COLUMNS
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, UnknownNameError
@@ -296,9 +303,35 @@ def test_parquet_row_groups_are_small_and_pictures_are_not_compressed(tmp_path, 
     for name in ("image", "canny", "softedge", "canny_labels"):
         assert codecs[f"{name}.bytes"] == "UNCOMPRESSED"
     assert codecs["text"] == codecs["canny_json"] == codecs["captions.list.element"] == "ZSTD"
-    monkeypatch.setattr(parquet, "CACHE_BYTES", 1)
+    monkeypatch.setattr(parquet_reader, "CACHE_BYTES", 1)
+    monkeypatch.setattr(parquet_reader, "COPY_BYTES", 1)
     split = open_dataset(dataset).split("train")
     assert [split.row(n) for n in reversed(range(8))] == rows[::-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux to count open files")
+@each_format
+def test_reading_many_shards_keeps_few_files_open(layout, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_reader, "OPEN_FILES", 3)
+    rows = make_rows(40, validation=0)
+    split = open_dataset(write_dataset(tmp_path / "d", layout, rows, shard_size=1)).split("train")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert len([row.key for row in split]) == 40
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+    assert [split.row(n).index for n in (0, 39, 0, 20)] == [0, 39, 0, 20]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "webdataset", "imagefolder"])
+def test_shards_from_the_hundred_thousandth_on_keep_their_order(layout, tmp_path):
+    rows = [make_row(index, f"caption {index}") for index in (99_999, 100_000, 100_001)]
+    writer_of = get_format(layout, CONDITIONS).shard_writer
+    for row in rows:
+        writer = writer_of(tmp_path, row.index, 100_002)
+        writer.write(row)
+        writer.close()
+    layout = get_format(layout, CONDITIONS)
+    layout.finish(tmp_path, ("train",))
+    assert list(layout.reader(tmp_path, "train", {}).indices()) == [row.index for row in rows]
 
 
 def test_parquet_row_groups_end_before_100_megabytes(tmp_path):

@@ -21,13 +21,14 @@ from typer.testing import CliRunner
 from condkit import cli_inspect
 from condkit.datasets.formats import available_formats
 from condkit.datasets.inspecting import tallies
-from condkit.datasets.inspecting.inspection import SHEET_ROWS, inspect_dataset
+from condkit.datasets.inspecting.inspection import inspect_dataset
 from condkit.datasets.inspecting.looking import coverage
 from condkit.datasets.inspecting.page import write_page
 from condkit.datasets.inspecting.plots import histogram, number, sparkline
 from condkit.datasets.inspecting.rejections import kind_of
 from condkit.datasets.inspecting.tables import all_tables
 from condkit.datasets.inspecting.tallies import Frequencies, Repeats, Spread, words_of
+from condkit.datasets.inspecting.tally import SHEET_ROWS
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError, OutputError
 
@@ -170,12 +171,44 @@ def test_the_figures_are_those_of_the_rows(dataset):
     json.dumps(values, allow_nan=False)
 
 
+def test_classes_and_joints_are_counted_from_the_json_beside_the_maps(tmp_path):
+    def person(*joints: int) -> dict[str, object]:
+        points = [[5, 5, 0.9] if joint in joints else [0, 0, 0] for joint in range(18)]
+        return {"pose_keypoints_2d": [value for point in points for value in point]}
+
+    people = [[], [person(0, 1)], [person(0), person(), person(0, 17)]]
+    made = []
+    for number_, found in enumerate(people):
+        one = MADE["row"](number_, MADE["picture"](number_), "x")
+        told = json.dumps({"people": found}).encode()
+        made.append(replace(one, data={**one.data, "seg_classes_json": told}))
+    figures = inspect_dataset(make(tmp_path, "parquet", made)).maps["seg"]
+    assert figures.bodies == 3
+    assert figures.joints.counts == {"nose": 3, "neck": 1, "left ear": 1}
+    assert (figures.joints_each.least, figures.joints_each.largest) == (1, 2)
+    titles = [table.title for table in all_tables(inspect_dataset(tmp_path))]
+    assert "body joints of seg" in titles
+    assert "classes of seg" not in titles
+
+
 def test_copies_are_found_over_all_splits_and_named(dataset):
     found = inspect_dataset(dataset)
     assert found.equal.rows == 1
     (group,) = found.equal.examples
     assert set(group) == {"in/2.png", "in/3.png"}
+    splits = {row.index: row.split for row in rows(12)}
+    assert found.equal.across == (splits[2] != splits[3])
     assert found.near.rows == 0
+
+
+def test_copies_in_another_split_are_counted_apart(tmp_path):
+    made = rows(30)
+    train = next(row for row in made if row.split == "train")
+    held_out = [row for row in made if row.split == "validation"][:3]
+    copied = [replace(row, image=train.image) if row in held_out else row for row in made]
+    found = inspect_dataset(make(tmp_path, "parquet", copied))
+    before = inspect_dataset(make(tmp_path / "before", "parquet", made))
+    assert found.equal.across - before.equal.across == 3
 
 
 def test_pictures_that_look_alike_are_told_of_apart_from_equal_ones(tmp_path):
@@ -289,7 +322,8 @@ def test_the_page_holds_its_pictures_and_plots_and_fetches_nothing(dataset, tmp_
     data = base64.b64decode(page.images[0].partition(",")[2])
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(pixels, found.shown["train"][0].image)
-    assert page.tags["svg"] >= 4 + 2 + len(found.maps)
+    assert page.tags["svg"] >= 2 + len(found.maps)
+    assert "all 64 px" in page.text
     assert "Map bright" in page.text
     for table in all_tables(found):
         assert table.title in page.text.lower() or table.title in page.text

@@ -421,3 +421,36 @@ def _write_rows(path: Path, count: int) -> None:
         write(path, json.dumps(records))
     else:
         write(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_a_large_row_group_is_read_without_holding_it(root):
+    rows = [{"image": bytes([i % 256]) * 1_000_000, "n": i} for i in range(120)]
+    path = root / "l.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, use_dictionary=False, compression="none")
+    del rows
+    assert pq.read_metadata(path).num_row_groups == 1
+    source = open_source(path)
+    entries, _ = split(source)
+    held = pa.total_allocated_bytes()
+    for i in [*range(0, 120, 7), 3]:
+        sample = source.read(entries[i])
+        assert (sample.image, sample.file.fields) == (bytes([i % 256]) * 1_000_000, {"n": i})
+        assert pa.total_allocated_bytes() - held < 60_000_000
+
+
+def test_pictures_beside_listed_ones_that_have_no_row_are_counted(root):
+    write(root / "metadata.csv", "file_name,text\na.png,x\na.png,again\nx/c.png,y\n")
+    (root / "x" / "d.jpg").write_bytes(b"x")
+    (root / "other").mkdir()
+    (root / "other" / "e.png").write_bytes(b"a map, or anything else")
+    source = open_source(root)
+    assert len(split(source)[0]) == 3
+    assert source.left_out == {"picture without a row": 2}
+
+
+def test_tables_in_some_folders_do_not_make_the_pictures_of_others_disappear(root):
+    write(root / "x" / "metadata.csv", "file_name,text\nc.png,x\n")
+    with pytest.raises(ConfigError, match=r"a\.png and others are in no table; name the kind"):
+        open_source(root)
+    assert len(split(open_source(root, kind="table"))[0]) == 1
+    assert len(split(open_source(root, kind="folder"))[0]) == 3

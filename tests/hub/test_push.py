@@ -337,6 +337,21 @@ def test_what_is_no_exported_model_is_refused(damage, words, run, stand_in, mode
     assert stand_in.asked == []
 
 
+def test_a_single_file_is_no_folder(run, model):
+    code, _, err = run(model / "diffusion_pytorch_model.safetensors", "me/net")
+    assert code == 1
+    assert "is a file" in err
+
+
+def test_a_pull_request_is_no_branch_to_make(run, stand_in, dataset):
+    assert run(dataset, REPO)[0] == 0
+    stand_in.repositories["dataset", REPO].branches["refs/pr/1"] = {}
+    code, _, err = run(dataset, REPO, "--revision", "refs/pr/1")
+    assert code == 0, err
+    assert names(stand_in, branch="refs/pr/1") == sorted(OWN)
+    assert stand_in.paths("POST", "/branch/") == []
+
+
 def test_no_folder_is_an_error(run, tmp_path):
     code, _, err = run(tmp_path / "nowhere", REPO)
     assert code == 1
@@ -390,6 +405,7 @@ def test_no_way_to_the_hub_is_an_error_that_names_it(run, dataset, monkeypatch):
     code, _, err = run(dataset, REPO)
     assert code == 1
     assert "cannot reach http://127.0.0.1:9" in err
+    assert err.count("refused") == 1
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "CONDKIT_OFFLINE"])

@@ -12,9 +12,11 @@ from condkit.annotators.annotator import Annotator, plan_annotation
 from condkit.imageio import encode_png
 from condkit.runtime import Runtime
 from condkit.scenes import draw_scene
-from condkit.trainer.base_model import BaseModel, load_base
+from condkit.trainer.base_loading import load_base
+from condkit.trainer.base_model import BaseModel
 from condkit.trainer.compute import resolve_compute
-from condkit.trainer.config import TrainConfig, load_recipe
+from condkit.trainer.config import TrainConfig
+from condkit.trainer.recipes import load_recipe
 
 
 def write_dataset(folder: Path, train: int, validation: int, seed: int = 0) -> Path:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from condkit.errors import DeviceMemoryError
-from condkit.trainer.base_model import load_base
+from condkit.trainer.base_loading import load_base
 from condkit.trainer.compute import resolve_compute
 from condkit.trainer.config import ControlConfig
 from condkit.trainer.control_net import new_control_net
@@ -140,6 +140,20 @@ def test_one_sample_that_does_not_fit_says_what_to_do(base, small_run):
         DeviceMemoryError, match=r"step 1: .* one sample \(CUDA out of memory.*data\.resolution"
     ):
         descent(base, small_run(), [[example("a")]], watch=LittleMemory(0))
+
+
+def test_an_optimizer_that_does_not_fit_says_what_to_do(base, small_run, monkeypatch):
+    """It is not tried again: some weights may have moved already."""
+    tried = []
+
+    def fail(self, closure=None):
+        tried.append(0)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.SGD, "step", fail)
+    with pytest.raises(DeviceMemoryError, match=r"the optimizer remembers.*adamw8bit"):
+        descent(base, small_run(), [[example("a"), example("b")]])
+    assert tried == [0]
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(base, small_run):

@@ -7,19 +7,21 @@ import numpy as np
 import pytest
 
 from condkit.errors import TrainingError
-from condkit.trainer.base_model import load_base
+from condkit.trainer.base_loading import load_base
 from condkit.trainer.checkpoint import save_control_net
 from condkit.trainer.compute import resolve_compute
-from condkit.trainer.config import ControlConfig, DataConfig
+from condkit.trainer.config import ControlConfig
 from condkit.trainer.control_net import (
     embedding_channels_for,
     load_control_net,
     new_control_net,
 )
 from condkit.trainer.data import Example
+from condkit.trainer.data_config import DataConfig
 from condkit.trainer.latents import LatentCache, LatentEncoder
 from condkit.trainer.loss import prediction, target
-from condkit.trainer.step import LossWatch, OptimizerStep
+from condkit.trainer.loss_watch import LossWatch
+from condkit.trainer.step import OptimizerStep
 from condkit.types import ConditionSpec
 
 CPU = resolve_compute("cpu", "fp32")
@@ -327,7 +329,7 @@ def test_batches_of_several_passes_equal_one_large_batch(base, small_run):
 def test_a_hint_is_what_diffusers_pipeline_makes_of_the_same_map(base):
     from PIL import Image
 
-    from condkit.trainer.data import ExampleMaker
+    from condkit.trainer.examples import ExampleMaker
     from condkit.trainer.generation import Painter
 
     rng = np.random.default_rng(0)

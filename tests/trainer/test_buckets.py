@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condkit import geometry
+from condkit.buckets import BUCKET_TABLES
 from condkit.errors import ConfigError, DatasetError, TrainingError
 from condkit.geometry import Transform
-from condkit.sizing import BUCKET_TABLES
 from condkit.trainer.buckets import BucketSampler, ShapeRule, shapes_of
-from condkit.trainer.config import DataConfig, TrainConfig
-from condkit.trainer.data import ExampleMaker
+from condkit.trainer.config import TrainConfig
+from condkit.trainer.data_config import DataConfig
+from condkit.trainer.examples import ExampleMaker
 from condkit.trainer.mixing import Order, Place
 from condkit.trainer.sources import DataSource, RowsFeed
 from condkit.trainer.training_data import TrainingData, new_loader

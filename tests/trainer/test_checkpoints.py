@@ -8,7 +8,8 @@ import pytest
 
 from condkit.errors import OutputError, TrainingError
 from condkit.trainer.checkpoint import best_checkpoint, complete_checkpoints, mark_best
-from condkit.trainer.run_folder import RunFolder
+from condkit.trainer.loop import Judgement
+from condkit.trainer.run_folder import RunFolder, read_record
 from condkit.trainer.run_log import read_metrics
 from condkit.trainer.train import train
 
@@ -18,18 +19,20 @@ def run(config, dataset, output, base, **options):
 
 
 def steps_in(run: Path) -> list[int]:
-    return [int(path.name.removeprefix("step-")) for path in complete_checkpoints(run / "checkpoints")]
+    return [
+        int(path.name.removeprefix("step-")) for path in complete_checkpoints(run / "checkpoints")
+    ]
 
 
 def scores(*values):
     """A judge that gives these scores to the checkpoints in turn."""
     given = iter(values)
-    return lambda learner, step: next(given)
+    return lambda learner, step: Judgement(score=next(given))
 
 
 def test_the_newest_and_the_best_stay(dataset, epsilon_base, small_run, tmp_path):
     config = small_run(run__steps="5", checkpoint__every="1", checkpoint__keep="2")
-    run(config, dataset, tmp_path, epsilon_base, score=scores(0.1, 0.9, 0.3, 0.2, 0.4))
+    run(config, dataset, tmp_path, epsilon_base, judge=scores(0.1, 0.9, 0.3, 0.2, 0.4))
     assert steps_in(tmp_path) == [2, 4, 5]
     assert best_checkpoint(tmp_path / "checkpoints").name == "step-00000002"
     entries = {entry["step"]: entry for entry in read_metrics(RunFolder(tmp_path))}
@@ -39,7 +42,7 @@ def test_the_newest_and_the_best_stay(dataset, epsilon_base, small_run, tmp_path
 
 def test_a_better_one_takes_the_best_ones_place(dataset, epsilon_base, small_run, tmp_path):
     config = small_run(run__steps="5", checkpoint__every="1", checkpoint__keep="1")
-    run(config, dataset, tmp_path, epsilon_base, score=scores(0.9, 0.1, 1.5, 0.2, 0.3))
+    run(config, dataset, tmp_path, epsilon_base, judge=scores(0.9, 0.1, 1.5, 0.2, 0.3))
     assert steps_in(tmp_path) == [3, 5]
 
 
@@ -48,16 +51,38 @@ def test_without_scores_or_wish_only_the_newest_stay(dataset, epsilon_base, smal
     run(small_run(**settings), dataset, tmp_path / "unscored", epsilon_base)
     assert steps_in(tmp_path / "unscored") == [3]
     config = small_run(**settings, checkpoint__keep_best="false")
-    run(config, dataset, tmp_path / "unwanted", epsilon_base, score=scores(0.9, 0.1, 0.1))
+    run(config, dataset, tmp_path / "unwanted", epsilon_base, judge=scores(0.9, 0.1, 0.1))
     assert steps_in(tmp_path / "unwanted") == [3]
 
 
 def test_a_resumed_run_remembers_its_best(dataset, epsilon_base, small_run, tmp_path):
     settings = {"checkpoint__every": "1", "checkpoint__keep": "1"}
-    run(small_run(run__steps="2", **settings), dataset, tmp_path, epsilon_base, score=scores(3, 1))
+    run(small_run(run__steps="2", **settings), dataset, tmp_path, epsilon_base, judge=scores(3, 1))
     config = small_run(run__steps="4", **settings)
-    run(config, dataset, tmp_path, epsilon_base, resume=True, score=scores(2, 1))
+    run(config, dataset, tmp_path, epsilon_base, resume=True, judge=scores(2, 1))
     assert steps_in(tmp_path) == [1, 4]
+
+
+def test_a_judge_may_end_the_run_and_need_not_judge_every_checkpoint(
+    dataset, epsilon_base, small_run, tmp_path
+):
+    def judge(learner, step):
+        if step == 1:
+            return None
+        stop = "control has set in" if step == 3 else None
+        return Judgement(score=step / 10, figures={"floor": 0.01}, stop=stop)
+
+    config = small_run(run__steps="5", checkpoint__every="1")
+    summary = run(config, dataset, tmp_path, epsilon_base, judge=judge)
+    assert (summary.steps, summary.stopped) == (3, "control has set in")
+    record = read_record(tmp_path)
+    assert (record.status, record.step) == ("finished", 3)
+    assert (tmp_path / "controlnet").is_dir()
+    figures = [entry.get("floor") for entry in read_metrics(RunFolder(tmp_path))]
+    assert figures == [None, 0.01, 0.01]
+    # Whoever wants more goes on from there.
+    summary = run(config, dataset, tmp_path, epsilon_base, resume=True)
+    assert (summary.steps, summary.resumed_from, summary.stopped) == (5, 3, None)
 
 
 def test_an_equal_score_does_not_take_the_place(tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 from condkit.trainer.checkpoint import complete_checkpoints
 from condkit.trainer.ema import Ema
+from condkit.trainer.loop import Judgement
 from condkit.trainer.preview import Previewer
 from condkit.trainer.run_folder import RunFolder
 from condkit.trainer.sample import open_run
@@ -51,9 +52,14 @@ def test_the_weights_come_back_bit_for_bit_even_after_an_error():
         with torch.no_grad():
             parameter.fill_(value)
         ema.update()
-    with pytest.raises(RuntimeError, match="stop"), ema.applied():
-        assert not torch.equal(parameter.detach(), torch.full((3,), 3.0))
-        raise RuntimeError("stop")
+
+    def stop():
+        with ema.applied():
+            assert not torch.equal(parameter.detach(), torch.full((3,), 3.0))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stop()
     assert torch.equal(parameter.detach(), torch.full((3,), 3.0))
     assert not torch.equal(before, parameter.detach())
 
@@ -61,7 +67,7 @@ def test_the_weights_come_back_bit_for_bit_even_after_an_error():
 @pytest.fixture(scope="module")
 def averaged(dataset, epsilon_base, tmp_path_factory):
     """A finished run with an average, its previews' weights, and its scores' weights."""
-    from condkit.trainer.config import load_recipe
+    from condkit.trainer.recipes import load_recipe
 
     settings = {
         "run.steps": "4",
@@ -82,13 +88,13 @@ def averaged(dataset, epsilon_base, tmp_path_factory):
         seen["preview"] = {k: v.clone() for k, v in self._control_net.state_dict().items()}
         return np.zeros((8, 8, 3), np.uint8)
 
-    def score(learner, step):
+    def judge(learner, step):
         seen["score"] = {k: v.clone() for k, v in learner.control_net.state_dict().items()}
-        return float(step)
+        return Judgement(score=float(step))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Previewer, "draw", draw)
-        run(load_recipe("canny", settings), dataset, output, epsilon_base, score=score)
+        run(load_recipe("canny", settings), dataset, output, epsilon_base, judge=judge)
     return output, seen
 
 

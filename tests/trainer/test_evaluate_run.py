@@ -10,9 +10,9 @@ from condkit import imageio
 from condkit.datasets.reader import open_dataset
 from condkit.errors import ConfigError, DatasetError
 from condkit.runtime import Runtime
-from condkit.trainer.config import load_recipe
 from condkit.trainer.evaluate import _batches, evaluate
 from condkit.trainer.evaluation import PairScores
+from condkit.trainer.recipes import load_recipe
 from condkit.trainer.train import train
 
 CPU = Runtime(device="cpu", dtype="fp32")

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from condkit.errors import OutputError, TrainingError, UnknownNameError
-from condkit.trainer.config import load_recipe
 from condkit.trainer.export import export_run
 from condkit.trainer.ldm_keys import from_ldm
+from condkit.trainer.recipes import load_recipe
 from condkit.trainer.train import train
 
 

@@ -31,8 +31,8 @@ from condkit.predictions import (
     SurfaceNormals,
 )
 from condkit.trainer import flips
-from condkit.trainer.config import DataConfig
-from condkit.trainer.data import ExampleMaker
+from condkit.trainer.data_config import DataConfig
+from condkit.trainer.examples import ExampleMaker
 from condkit.trainer.flips import Flipper, exchanged_sides, mirrored_normals
 from condkit.trainer.redraw import pose_redraw
 

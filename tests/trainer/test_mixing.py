@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condkit.errors import ConfigError, TrainingError
-from condkit.trainer.config import DataConfig, SourceConfig, load_recipe
-from condkit.trainer.data import ExampleMaker
+from condkit.trainer.data_config import DataConfig, SourceConfig
+from condkit.trainer.examples import ExampleMaker
 from condkit.trainer.mixing import Order
+from condkit.trainer.recipes import load_recipe
 from condkit.trainer.sources import LazyRow
 from condkit.trainer.training_data import _check_alike, new_loader, open_training_data
 from condkit.types import ConditionSpec
@@ -108,6 +109,7 @@ def test_a_recipe_file_names_the_datasets_of_a_mix(tmp_path):
     assert [source.path for source in config.data.mix] == ["photos", "owner/name"]
     assert config.data.mix[1].streaming
     assert config.data.main.weight == 2
+    assert load_recipe(str(path), {"data.mix": "none"}).data.mix is None
     path.write_text('condition = "canny"\n[[data.mix]]\nweight = 0.5\n')
     with pytest.raises(ConfigError, match=r"data\.mix\[0\]\.path: expected a folder"):
         load_recipe(str(path))

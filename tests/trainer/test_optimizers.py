@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from condkit.errors import DependencyError
-from condkit.trainer.base_model import load_base
+from condkit.trainer.base_loading import load_base
 from condkit.trainer.compute import resolve_compute
 from condkit.trainer.config import ControlConfig
 from condkit.trainer.control_net import new_control_net
@@ -160,7 +160,6 @@ def test_small_steps_are_not_lost_in_bf16(epsilon_base, small_run):
     [
         {"compute__gradient_checkpointing": "true"},
         {"compute__channels_last": "false"},
-        pytest.param({"compute__compile": "true"}, marks=pytest.mark.slow),
     ],
     ids=lambda settings: next(iter(settings)),
 )
@@ -184,7 +183,66 @@ def test_what_trades_memory_for_time_changes_nothing_but_rounding(
         assert float((weights[1][name] - tensor).abs().mean()) < 2e-5, name
 
 
-def test_checkpointing_reaches_both_networks(dataset, epsilon_base, small_run, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_both_networks_are_compiled_whole_and_the_run_is_the_same(
+    dataset, epsilon_base, small_run, tmp_path, monkeypatch
+):
+    """Traced and differentiated as for a device, without the minutes of a C++ compiler."""
+    from safetensors.torch import load_file
+
+    from condkit.trainer.train import train
+
+    compiled, original = [], torch.compile
+
+    def quick(module, **options):
+        compiled.append((type(module).__name__, options))
+        return original(module, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    weights = []
+    for name in ("false", "true"):
+        config = small_run(run__steps="2", optim__lr="1e-4", compute__compile=name)
+        options = {"base": str(epsilon_base), "device": "cpu", "dtype": "fp32"}
+        train(config, dataset, tmp_path / name, **options)
+        file = tmp_path / name / "controlnet" / "diffusion_pytorch_model.safetensors"
+        weights.append(load_file(file))
+    static = {"dynamic": False}
+    assert compiled == [("UNet2DConditionModel", static), ("ControlNetModel", static)]
+    for name, tensor in weights[0].items():
+        assert float((weights[1][name] - tensor).abs().mean()) < 2e-5, name
+
+
+def test_frozen_weights_held_in_bf16_give_the_same_results_to_the_bit(base_folder, small_run):
+    from condkit.trainer.precision import hold_base
+
+    results = []
+    for held in (False, True):
+        base = load_base(str(base_folder), resolve_compute("cpu", "bf16"))
+        config = small_run(control__unlock_decoder="1")
+        learner = Learner(base, new_control_net(base, ControlConfig(), 0), config)
+        before = sum(p.numel() * p.element_size() for p in base.unet.parameters())
+        if held:
+            hold_base(base, config)
+            after = sum(p.numel() * p.element_size() for p in base.unet.parameters())
+            assert after < 0.8 * before
+        step = step_of(base, learner, config)
+        losses = []
+        for done in (1, 2, 3):
+            if learner.is_due(done - 1):
+                learner.unlock()
+            losses.append(step(done, [[example("a"), example("b")]], 1e-3).losses)
+        results.append((torch.cat(losses), learner.control_net.state_dict(), base))
+    (one, weights, _), (other, same, lean) = results
+    assert torch.equal(one, other)
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    # What is trained stays in fp32, and the hash is that of the published weights.
+    assert {p.dtype for p in lean.unet.parameters() if p.requires_grad} == {torch.float32}
+    assert lean.fingerprint == load_base(str(base_folder), CPU).fingerprint
+
+
+def test_checkpointing_reaches_both_networks(
+    dataset, epsilon_base, small_run, tmp_path, monkeypatch
+):
     from condkit.trainer import step as step_module
     from condkit.trainer.train import train
 
@@ -228,3 +286,48 @@ def test_no_step_reads_from_the_device(base, small_run, monkeypatch):
         result = step(2, [batch, batch], 1e-3)
         learner.update_averages()
     assert bool(result.losses.isfinite().all())
+
+
+def test_everything_is_sent_to_the_device_without_waiting_for_it(base, small_run, monkeypatch):
+    """A plain copy to a CUDA device waits for all work before it; `Compute.send` does not."""
+    learner = Learner(base, new_control_net(base, ControlConfig(), 0), small_run())
+    step = step_of(base, learner, small_run())
+    original, senders = torch.Tensor.to, []
+
+    def watch(tensor, *arguments, **options):
+        sender = sys._getframe(1).f_globals["__name__"]
+        if sender.startswith("condkit.") and any(isinstance(a, torch.device) for a in arguments):
+            senders.append(sender)
+        return original(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", watch)
+    step(1, [[example("a"), example("b")]], 1e-3)
+    step(2, [[example("a"), example("b")]], 1e-3)
+    assert set(senders) == {"condkit.trainer.compute"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_batches_made_ahead_come_in_order_and_errors_at_their_turn(count):
+    from condkit.trainer.batch import ahead
+
+    def make(number):
+        if number == 4:
+            raise ValueError("row 4 is damaged")
+        return 10 + number
+
+    assert list(ahead(iter(range(4)), make, count)) == [10, 11, 12, 13]
+    results = ahead(iter(range(9)), make, count)
+    assert [next(results) for _ in range(4)] == [10, 11, 12, 13]
+    with pytest.raises(ValueError, match="row 4 is damaged"):
+        next(results)
+
+
+def test_a_loop_that_ends_early_leaves_no_thread_behind():
+    import threading
+
+    from condkit.trainer.batch import ahead
+
+    results = ahead(iter(range(10_000)), lambda number: number + 1, 2)
+    assert next(results) == 1
+    results.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("condkit-ahead")]

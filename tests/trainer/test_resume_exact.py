@@ -38,7 +38,7 @@ CHILD = """
     import json, os, signal, sys
     from pathlib import Path
     import torch
-    from condkit.trainer.config import load_recipe
+    from condkit.trainer.recipes import load_recipe
     from condkit.trainer.train import train
 
     torch.set_num_threads(1)
@@ -76,19 +76,21 @@ def tensors_of(folder):
     return found
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_run_killed_without_warning_goes_on_as_if_nothing_had_happened(
     dataset, velocity_base, tmp_path
 ):
     """Rows 9 and 10: ControlNet, average, decoder and optimizer, all of them."""
+    from condkit.trainer.recipes import load_recipe
+
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = run_in_child(dataset, whole, velocity_base, kill=0)
-    assert done.returncode == 0, done.stderr
+    config, options = load_recipe("canny", SETTINGS), {"device": "cpu", "dtype": "fp32"}
+    train(config, dataset, whole, base=str(velocity_base), **options)
     killed = run_in_child(dataset, cut, velocity_base, kill=5)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [path.name for path in complete_checkpoints(cut / "checkpoints")] == ["step-00000003"]
     assert not (cut / "controlnet").exists()
-    done = run_in_child(dataset, cut, velocity_base, kill=0)
-    assert done.returncode == 0, done.stderr
+    train(config, dataset, cut, base=str(velocity_base), resume=True, **options)
     one, other = tensors_of(whole), tensors_of(cut)
     assert one.keys() == other.keys()
     assert any("unlocked_decoder" in name for name in one)
@@ -104,10 +106,9 @@ def watched(monkeypatch):
     original = step_module.OptimizerStep.__call__
 
     def look(self, step, micro_batches, rate):
-        batches = [list(examples) for examples in micro_batches]
-        for examples in batches:
-            noise = self._noise(examples)
-            for example, drawn in zip(examples, noise, strict=True):
+        batches = list(micro_batches)
+        for batch in batches:
+            for example, drawn in zip(batch.examples, batch.noise.numpy(), strict=True):
                 chosen = (example.key, example.use, example.caption, example.box, example.flipped)
                 seen.append((step, rate, *chosen, hash(drawn.tobytes())))
         return original(self, step, batches, rate)
@@ -121,7 +122,7 @@ class Killed(BaseException):
 
 
 def test_samples_noise_and_rates_are_the_same_too(dataset, epsilon_base, tmp_path, watched):
-    from condkit.trainer.config import load_recipe
+    from condkit.trainer.recipes import load_recipe
 
     config, options = load_recipe("canny", SETTINGS), {"device": "cpu", "dtype": "fp32"}
     train(config, dataset, tmp_path / "whole", base=str(epsilon_base), **options)

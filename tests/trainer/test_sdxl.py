@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from condkit.trainer.base_model import load_base
+from condkit.trainer.base_loading import load_base
 from condkit.trainer.compute import resolve_compute
-from condkit.trainer.config import ControlConfig, DataConfig
+from condkit.trainer.config import ControlConfig
 from condkit.trainer.control_net import new_control_net
-from condkit.trainer.data import ExampleMaker
+from condkit.trainer.data_config import DataConfig
+from condkit.trainer.examples import ExampleMaker
 from condkit.trainer.generation import Painter, Sampling
 from condkit.trainer.train import train
 from condkit.types import ConditionSpec

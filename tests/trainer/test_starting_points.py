@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from condkit.errors import ConfigError, TrainingError
-from condkit.trainer.base_model import load_base
+from condkit.trainer.base_loading import load_base
 from condkit.trainer.checkpoint import save_control_net
 from condkit.trainer.compute import resolve_compute
 from condkit.trainer.config import ControlConfig, LossConfig

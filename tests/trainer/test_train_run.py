@@ -52,7 +52,7 @@ def kill_at(step: int):
 @pytest.fixture(scope="module")
 def finished(dataset, epsilon_base, tmp_path_factory) -> Path:
     """A finished run of four steps with one preview."""
-    from condkit.trainer.config import load_recipe
+    from condkit.trainer.recipes import load_recipe
 
     output = tmp_path_factory.mktemp("runs") / "finished"
     settings = {
@@ -250,7 +250,7 @@ def test_a_damaged_checkpoint_says_which_folder_to_remove(
 
 
 def test_a_condition_that_the_data_lacks_is_named(dataset, epsilon_base, tmp_path):
-    from condkit.trainer.config import load_recipe
+    from condkit.trainer.recipes import load_recipe
 
     with pytest.raises(UnknownNameError, match=r"'softedge'.*known: canny"):
         run(load_recipe("softedge"), dataset, tmp_path / "run", epsilon_base)

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from condkit.errors import ConfigError, UnknownNameError
-from condkit.trainer.config import TrainConfig, available_recipes, load_recipe
+from condkit.trainer.config import TrainConfig
+from condkit.trainer.recipes import available_recipes, load_recipe
 from condkit.trainer.schedule import learning_rate
 
 

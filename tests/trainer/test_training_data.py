@@ -1,23 +1,29 @@
 """Crops, flips, captions, hints and the order of samples."""
 
+import hashlib
+import json
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from condkit.errors import DatasetError, TrainingError
+from condkit.cli import app
+from condkit.datasets.formats import available_formats
+from condkit.errors import ConfigError, DatasetError, TrainingError
 from condkit.trainer import noise
-from condkit.trainer.config import DataConfig
-from condkit.trainer.data import (
-    BatchLoader,
-    ExampleMaker,
-    hint_from_map,
-    pixels_from_image,
-)
+from condkit.trainer.batches import BatchLoader
+from condkit.trainer.data import hint_from_map, pixels_from_image
+from condkit.trainer.data_config import CacheConfig, DataConfig
+from condkit.trainer.examples import ExampleMaker
 from condkit.trainer.mixing import Order, Sampler
+from condkit.trainer.recipes import load_recipe
 from condkit.trainer.sources import RowsFeed
+from condkit.trainer.training_data import new_loader, open_training_data
 from condkit.types import ConditionSpec
 
 SPEC = ConditionSpec(
@@ -226,3 +232,88 @@ def test_a_map_that_is_missing_or_of_another_size_names_the_row():
         maker()(Pair("bare", picture), 0)
     with pytest.raises(DatasetError, match="row bad"):
         maker()(Pair("bad", picture, maps={"grid": picture[:8]}), 0)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Drawn scenes, some of them twice as wide, with two captions each."""
+    from condkit.imageio import encode_png
+    from condkit.scenes import draw_scene
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(6):
+        scene = draw_scene(np.random.default_rng([3, i]))
+        image = np.concatenate([scene.image] * (1 + i % 2), axis=1)
+        (folder / f"{i}.png").write_bytes(encode_png(image))
+        captions = json.dumps({"caption": [scene.caption, f"drawing {i}"]})
+        (folder / f"{i}.json").write_text(captions)
+    return folder
+
+
+def built(pictures, output, *options: str):
+    result = CliRunner().invoke(
+        app, ["build", str(pictures), "-o", str(output), "-c", "canny", "-q", *options]
+    )
+    assert result.exit_code == 0, result.output
+    return output
+
+
+def settings_of(**changes):
+    usual = {"data.resolution": "none", "data.batch_size": "2", "data.flip": "0"}
+    return load_recipe("canny", usual | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+@pytest.mark.parametrize("layout", available_formats())
+def test_every_format_that_build_writes_is_trained_on(layout, pictures, tmp_path):
+    data = built(pictures, tmp_path / "data", "--format", layout, "--size", "48")
+    opened = open_training_data(settings_of(), data)
+    rows = opened.sources[0].rows
+    assert len(rows) == opened.rows == 6
+    by_key = {row.key: row for row in rows}
+    for i in range(6):
+        file = (pictures / f"{i}.png").read_bytes()
+        row = by_key[hashlib.sha256(file).hexdigest()]
+        assert row.image.shape == (48, 48, 3)
+        assert row.maps["canny"].shape == (48, 48)
+        assert set(np.unique(row.maps["canny"])) <= {0, 255}
+        assert row.facts["original_width"] == 64 * (1 + i % 2)
+        assert f"drawing {i}" in row.captions or len(row.captions) == 1
+    make = ExampleMaker(opened.spec, settings_of().data, 0, 16)
+    wide = by_key[hashlib.sha256((pictures / "1.png").read_bytes()).hexdigest()]
+    # The middle square of 64 of 64 x 128, at 48: three quarters of the whole.
+    assert make(wide, 0).time_ids == (64, 128, 0, 24, 48, 48)
+
+
+def test_pictures_of_many_sizes_train_in_buckets(pictures, tmp_path):
+    data = built(pictures, tmp_path / "data", "--fit", "original")
+    settings_ = settings_of(data__buckets="native", data__bucket_multiple="32")
+    opened = open_training_data(settings_, data)
+    loader = new_loader(opened, settings_, 16)
+    shapes = {batch[0].size_hw for batch in loader.batches(0, 6)}
+    assert shapes == {(64, 64), (64, 128)}
+    with pytest.raises(TrainingError, match=r"set data\.resolution .*data\.buckets=native"):
+        list(new_loader(opened, settings_of(), 16).batches(0, 9))
+
+
+def test_condkits_own_datasets_are_not_streamed(dataset):
+    with pytest.raises(ConfigError, match=r"data\.streaming: expected false for .*condkit build"):
+        open_training_data(settings_of(data__streaming="true"), dataset)
+
+
+def test_a_row_names_itself_when_its_files_are_broken(pictures, tmp_path):
+    data = built(pictures, tmp_path / "data", "--format", "imagefolder")
+    rows = open_training_data(settings_of(), data).sources[0].rows
+    key = rows[0].key
+    for path in (data / "train" / "canny").glob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DatasetError, match=rf"row {key}.*build the dataset again"):
+        dict(rows[0].maps)
+
+
+def test_every_setting_that_the_page_on_training_data_names_exists():
+    page = (Path(__file__).parents[2] / "docs" / "training-data.md").read_text("utf-8")
+    named = set(re.findall(r"`(data|cache)\.([a-z_]+)", page))
+    assert len(named) > 15
+    tables = {"data": DataConfig, "cache": CacheConfig}
+    for table, name in named:
+        assert name in tables[table].__slots__, f"{table}.{name}"

@@ -8,16 +8,17 @@ import torch
 
 from condkit.datasets.reader import open_dataset
 from condkit.errors import TrainingError
-from condkit.trainer.base_model import load_base
+from condkit.trainer.base_loading import load_base
 from condkit.trainer.checkpoint import complete_checkpoints
 from condkit.trainer.compute import resolve_compute
-from condkit.trainer.config import ControlConfig, load_recipe
+from condkit.trainer.config import ControlConfig
 from condkit.trainer.control_net import new_control_net
 from condkit.trainer.data import Example
 from condkit.trainer.decoder import DECODER_FILE, decoder_parameters
 from condkit.trainer.export import export_run
 from condkit.trainer.latents import LatentCache, LatentEncoder
 from condkit.trainer.learner import Learner
+from condkit.trainer.recipes import load_recipe
 from condkit.trainer.run_folder import read_record
 from condkit.trainer.sample import open_run, sample
 from condkit.trainer.step import OptimizerStep
@@ -132,7 +133,12 @@ def unlocked(dataset, epsilon_base, tmp_path_factory):
 
 def test_the_changed_decoder_is_saved_and_marked_as_not_portable(unlocked, epsilon_base):
     saved = complete_checkpoints(unlocked / "checkpoints")
-    assert [(c / "controlnet" / DECODER_FILE).is_file() for c in saved] == [False, False, True, True]
+    assert [(c / "controlnet" / DECODER_FILE).is_file() for c in saved] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert (saved[-1] / "ema" / DECODER_FILE).is_file()
     record = json.loads((unlocked / "controlnet" / "record.json").read_text())
     assert record["portable"] is False
@@ -168,7 +174,14 @@ def test_samples_are_made_with_the_changed_decoder(unlocked, epsilon_base, datas
     locked = theirs()
     pipeline.unet.load_state_dict(load_file(unlocked / "controlnet" / DECODER_FILE), strict=False)
     (ours,) = sample(
-        unlocked, condition, "a red circle", steps=2, guidance=4.0, seed=5, device="cpu", dtype="fp32"
+        unlocked,
+        condition,
+        "a red circle",
+        steps=2,
+        guidance=4.0,
+        seed=5,
+        device="cpu",
+        dtype="fp32",
     )
     np.testing.assert_array_equal(ours, theirs())
     assert not np.array_equal(ours, locked)

@@ -54,7 +54,7 @@ def validate(
         raise DatasetError(f"{path}: expected the folder of a dataset, there is none")
     findings = Findings(on_progress=on_progress)
     ours = trainer is None or (path / manifests.NAME).is_file()
-    opened = open_dataset(path) if ours else None
+    opened = _open(path) if ours else None
     if opened is not None:
         check_files(path, findings, workers=workers)
         check_counts(opened, findings)
@@ -70,6 +70,18 @@ def validate(
         faults=tuple(findings.faults),
         notes=tuple(findings.notes),
     )
+
+
+def _open(path: Path) -> PairedDataset:
+    """The dataset; a folder of another tool is told what it can be checked by."""
+    try:
+        return open_dataset(path)
+    except DatasetError as error:
+        if (path / manifests.NAME).is_file():
+            raise
+        raise DatasetError(
+            f"{error}; a folder of another tool is checked with --as {', '.join(TRAINERS)}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def check_counts(opened: PairedDataset, findings: Findings) -> None:
     manifest = opened.manifest
     by_shard: Counter[str] = Counter()
     for shard in manifest.get("shards", ()):
-        by_shard.update(shard["rows"])
+        by_shard.update(shard.get("rows", {}))
     if manifest.get("shards") and dict(+by_shard) != dict(manifest["rows"]):
         findings.add(
             "row count",

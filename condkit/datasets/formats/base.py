@@ -214,6 +214,20 @@ class RowReader(Protocol):
         """`EncodedRow.index` of all rows, in order, without reading pictures."""
         ...
 
+    def fact(self, name: str) -> Iterator[Any]:
+        """One of `FACT_COLUMNS` of all rows, in order, without reading pictures."""
+        ...
+
+
+def shard_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of all shards in their order; their numbers have five digits, or more from 100000.
+
+    Args:
+        folder: Where they lie.
+        pattern: Of their names.
+    """
+    return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedPictures:

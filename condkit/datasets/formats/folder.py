@@ -26,8 +26,10 @@ from condkit.datasets.formats.base import (
     RowReader,
     ShardWriter,
 )
+from condkit.datasets.formats.failures import cannot_read, cannot_write
+from condkit.datasets.formats.table_reader import open_table
 from condkit.datasets.planning import Split
-from condkit.errors import DatasetError, OutputError
+from condkit.errors import DatasetError
 from condkit.types import ConditionSpec
 
 IMAGES = "images"
@@ -126,9 +128,7 @@ def write_file(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; check space and permissions"
-        ) from error
+        raise cannot_write(path, error) from error
 
 
 class FolderRows:
@@ -141,7 +141,7 @@ class FolderRows:
         self._split = split
         self._columns = columns
         self._conditions = conditions
-        self._table = tables.open_table(folder)
+        self._table = open_table(folder)
 
     def __len__(self) -> int:
         """How many rows."""
@@ -181,6 +181,10 @@ class FolderRows:
         """See `RowReader`."""
         return self._table.column("sha256")
 
+    def fact(self, name: str) -> Iterator[Any]:
+        """See `RowReader`."""
+        return self._table.column(name)
+
     def indices(self) -> Iterator[int]:
         """See `RowReader`."""
         return map(_number, self._table.column("file_name"))
@@ -195,9 +199,7 @@ class FolderRows:
         try:
             return (self._folder / relative).read_bytes()
         except OSError as error:
-            raise DatasetError(
-                f"cannot read {self._folder / relative}: {error.strerror}; make the dataset again"
-            ) from error
+            raise cannot_read(self._folder / relative, error) from error
 
     def _lacks(self, index: int, error: KeyError) -> DatasetError:
         return DatasetError(

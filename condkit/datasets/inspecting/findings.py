@@ -131,6 +131,9 @@ class MapFigures:
         facts: What was counted in them.
         classes: Rows in which each class is.
         class_shares: Of those rows, the share of the picture that the class covers.
+        bodies: Persons with at least one body joint.
+        joints: How many of them have each joint.
+        joints_each: Joints of each of them.
     """
 
     coverage: Spread = field(default_factory=Spread)
@@ -139,6 +142,9 @@ class MapFigures:
     facts: dict[str, Spread] = field(default_factory=dict)
     classes: Frequencies = field(default_factory=Frequencies)
     class_shares: dict[str, Spread] = field(default_factory=dict)
+    bodies: int = 0
+    joints: Frequencies = field(default_factory=Frequencies)
+    joints_each: Spread = field(default_factory=Spread)
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -151,6 +157,9 @@ class MapFigures:
                 {"name": name, "rows": rows, "mean_share": self.class_shares[name].mean}
                 for name, rows in self.classes.most_common(len(self.classes.counts))
             ],
+            "bodies": self.bodies,
+            "body_joints": dict(self.joints.counts.most_common()),
+            "body_joints_each": self.joints_each.as_dict(),
         }
 
 
@@ -160,15 +169,18 @@ class Copies:
 
     Attributes:
         rows: How many rows are copies of another one that comes before.
+        across: How many of those come before in another split.
         examples: Some of them: sources of rows that belong together, the first one first.
     """
 
     rows: int
+    across: int
     examples: tuple[tuple[str, ...], ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return {"rows": self.rows, "examples": [list(group) for group in self.examples]}
+        examples = [list(group) for group in self.examples]
+        return {"rows": self.rows, "across_splits": self.across, "examples": examples}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,29 @@ from condkit.types import ConditionSpec, MapPixels, RgbImage
 
 THUMBNAIL = 144
 """Longest side in pixels of the pictures on the page."""
+
+
+BODY_JOINT_NAMES = (
+    "nose",
+    "neck",
+    "right shoulder",
+    "right elbow",
+    "right wrist",
+    "left shoulder",
+    "left elbow",
+    "left wrist",
+    "right hip",
+    "right knee",
+    "right ankle",
+    "left hip",
+    "left knee",
+    "left ankle",
+    "right eye",
+    "left eye",
+    "right ear",
+    "left ear",
+)
+"""The 18 joints of OpenPose's COCO model, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +83,10 @@ class RowLook:
         maps: By condition.
         facts: By condition, what was counted in its map.
         scores: What the filters measured.
-        classes: By column, share of the picture by class name.
-        labels: Texts to count: captioner, and each note of decoding.
+        classes: By condition, share of the picture by class name.
+        joints: By condition, the joints that were found, of each person.
+        captioner: Where the caption comes from.
+        notes: What decoding did.
         shown: For the contact sheet; None for most rows.
     """
 
@@ -75,6 +100,7 @@ class RowLook:
     facts: dict[str, dict[str, float]]
     scores: dict[str, float]
     classes: dict[str, dict[str, float]]
+    joints: dict[str, list[tuple[str, ...]]]
     captioner: str
     notes: tuple[str, ...]
     shown: Shown | None = None
@@ -115,22 +141,34 @@ class Looker:
             maps={name: _map(pixels, self.conditions[name]) for name, pixels in maps.items()},
             facts={name: _numbers(values) for name, values in _json(facts.get("facts")).items()},
             scores=_numbers(_json(facts.get("scores"))),
-            classes=dict(self._classes(row)),
+            classes={name: classes_of(told) for name, told in self._told(row, "classes")},
+            joints={name: joints_of(told) for name, told in self._told(row, "people")},
             captioner=str(facts.get("captioner") or ""),
             notes=tuple(note for note in str(facts.get("notes") or "").split(", ") if note),
             shown=_shown(row, image, maps) if shown else None,
         )
 
-    def _classes(self, row: EncodedRow) -> list[tuple[str, dict[str, float]]]:
-        """The shares of the classes that a condition's JSON lists, by condition."""
-        found = []
+    def _told(self, row: EncodedRow, key: str) -> Iterator[tuple[str, list[Any]]]:
+        """Condition and list, for each JSON beside a map that has such a list."""
         for name, column in self.data.items():
             told = {} if column.is_picture else _json(row.data.get(name, b"").decode("utf-8"))
-            classes = told.get("classes")
-            if isinstance(classes, list):
-                shares = {str(c["name"]): float(c["share"]) for c in classes if "share" in c}
-                found.append((column.condition, shares))
-        return found
+            if isinstance(told.get(key), list):
+                yield column.condition, told[key]
+
+
+def classes_of(classes: list[Any]) -> dict[str, float]:
+    """The share of the picture of each class, of the list that `seg` writes."""
+    return {str(c["name"]): float(c["share"]) for c in classes if "share" in c}
+
+
+def joints_of(people: list[Any]) -> list[tuple[str, ...]]:
+    """The names of the body joints that each person of OpenPose JSON has."""
+    found = []
+    for person in people:
+        scores = (person.get("pose_keypoints_2d") or ())[2::3]
+        named = zip(BODY_JOINT_NAMES, scores, strict=False)
+        found.append(tuple(name for name, score in named if score > 0))
+    return found
 
 
 def hash_pixels(pixels: NDArray[Any]) -> int:

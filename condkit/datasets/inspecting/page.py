@@ -93,6 +93,7 @@ def _plots(found: Inspection) -> Iterator[dict[str, Any]]:
                 plots.histogram(fact.replace("_", " "), s, unit="%" * tables.is_share(fact))
                 for fact, s in maps.facts.items()
             ),
+            plots.histogram("body joints of a person (of 18)", maps.joints_each),
         )
     if found.scores:
         scores = (plots.histogram(name, spread) for name, spread in found.scores.items())

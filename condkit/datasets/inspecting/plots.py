@@ -30,8 +30,8 @@ class Histogram:
         title: What is counted.
         low: The text at the left end.
         high: The text at the right end.
-        note: Mean and median.
-        bars: From the left.
+        note: Mean and median, or the one value.
+        bars: From the left; none where all values are alike.
         base: Where the bars stand.
         exact: Whether every value is in it, not only a sample.
     """
@@ -53,9 +53,12 @@ def histogram(title: str, spread: Spread, *, unit: str = "") -> Histogram | None
         spread: The values.
         unit: Behind each number: "px", "%" for shares from 0 to 1.
     """
-    counts, edges = spread.histogram(BINS)
-    if not counts:
+    if not spread.count:
         return None
+    low, high = number(spread.least, unit), number(spread.largest, unit)
+    if spread.least == spread.largest:
+        return Histogram(title=title, low=low, high=high, note=f"all {low}", bars=())
+    counts, edges = spread.histogram(BINS)
     step, most = WIDTH / len(counts), max(counts)
     room = HEIGHT - _TOP - _BOTTOM
     bars = []
@@ -67,8 +70,8 @@ def histogram(title: str, spread: Spread, *, unit: str = "") -> Histogram | None
     median = spread.quantiles()["p50"]
     return Histogram(
         title=title,
-        low=number(spread.least, unit),
-        high=number(spread.largest, unit),
+        low=low,
+        high=high,
         note=f"mean {number(spread.mean, unit)}, median {number(median, unit)}",
         bars=tuple(bars),
         exact=spread.is_exact,

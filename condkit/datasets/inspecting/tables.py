@@ -43,7 +43,7 @@ def all_tables(found: Inspection) -> Iterator[Table]:
         *_captions_tables(found),
         *(table for name, maps in found.maps.items() for table in _map_tables(name, maps)),
         _spread_table("scores of filters", found.scores),
-        Table("copies", ("", "rows", "examples"), tuple(_copies(found))),
+        Table("copies", ("", "rows", "across splits", "examples"), tuple(_copies(found))),
         _rejections(found),
         Table("what decoding did", ("note", "rows"), _counted(found.notes.most_common(20))),
         Table("rows that cannot be read", ("row", "reason"), tuple(found.unreadable)),
@@ -111,11 +111,18 @@ def _map_tables(name: str, maps: MapFigures) -> Iterator[Table]:
     facts = (_spread_row(n, s, unit="%" * is_share(n)) for n, s in maps.facts.items())
     counts = (("empty (all background)", maps.empty), ("flat (one value)", maps.flat))
     counted = ((label, f"{count:,}", *[""] * 7) for label, count in counts)
-    yield Table(f"map {name}", _SPREAD, (*coverage, *counted, *(row for r in facts for row in r)))
+    joints_each = _spread_row("body joints of a person (of 18)", maps.joints_each)
+    figures = (row for rows in (coverage, counted, *facts, joints_each) for row in rows)
+    yield Table(f"map {name}", _SPREAD, tuple(figures))
     classes = tuple(
         (label, f"{rows:,}", number(maps.class_shares[label].mean, "%"))
         for label, rows in maps.classes.most_common(SHOWN_CLASSES)
     )
+    joints = tuple(
+        (joint, f"{persons:,}", number(persons / maps.bodies, "%"))
+        for joint, persons in maps.joints.most_common(len(maps.joints.counts))
+    )
+    yield Table(f"body joints of {name}", ("joint", "persons", "of all bodies"), joints)
     yield Table(f"classes of {name}", ("class", "rows", "mean share where it is"), classes)
 
 
@@ -125,7 +132,7 @@ def _copies(found: Inspection) -> Iterator[tuple[str, ...]]:
         (f"alike (within {found.near_bits} of 64 bits)", found.near),
     )
     for name, copies in kinds:
-        yield name, f"{copies.rows:,}", _examples(copies)
+        yield name, f"{copies.rows:,}", f"{copies.across:,}", _examples(copies)
 
 
 def _examples(copies: Copies) -> str:

@@ -55,8 +55,9 @@ def find_image_column(rows: Rows, asked: str | None, *, taken: Collection[str] =
     if usual is None:
         what = "several columns of pictures" if inside else "no column with a usual name"
         raise ConfigError(
-            f"{rows.path} has {what}; name the column of the pictures with image_column. Its "
-            f"columns are {_listed(inside or rows.columns)}"
+            f"{rows.path} has {what}; name the column of the pictures with image_column, or take "
+            "the pictures without this table (kind folder). Its columns are "
+            f"{_listed(inside or rows.columns)}"
         )
     return usual
 

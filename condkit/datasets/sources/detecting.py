@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from condkit.datasets.sources.directories import is_picture_name
+from condkit.datasets.sources.directories import identity, is_picture_name, walk_folders
 from condkit.datasets.sources.huggingface import HUB_PREFIX, SAVED_MARKS
 from condkit.datasets.sources.json_rows import JsonRows
 from condkit.datasets.sources.table import TABLE_SUFFIXES
@@ -66,16 +67,34 @@ def _kind_of_folder(folder: Path) -> str:
     names = _names_at(folder)
     if any(name in names for name in SAVED_MARKS):
         return "huggingface"
-    if find_tables(folder, METADATA_NAMES):
-        return "table"
-    if find_tables(folder, (PROMPTS_NAME,)):
-        return "fill50k"
+    for kind, tables in (("table", METADATA_NAMES), ("fill50k", (PROMPTS_NAME,))):
+        found = find_tables(folder, tables)
+        if found:
+            _refuse_unlisted_folders(folder, found)
+            return kind
     if any(is_picture_name(name) for name in names):
         return "folder"
     inside = [*names, *_names_at(folder / "data")]
     if any(name.endswith(".tar") or _COMPRESSED_TAR.search(name) for name in inside):
         return "webdataset"
     return "huggingface" if any(name.endswith(".parquet") for name in inside) else "folder"
+
+
+def _refuse_unlisted_folders(folder: Path, tables: list[Path]) -> None:
+    """Tables in some folders must not make the pictures of the others disappear.
+
+    The folders with a table are not searched: they may hold a million pictures.
+    """
+    if tables[0].parent == folder:
+        return
+    listed = {identity(table.parent): "listed" for table in tables}
+    excluded = {found: reason for found, reason in listed.items() if found is not None}
+    for listing in walk_folders(folder, Counter(), excluded=excluded):
+        if listing.pictures:
+            raise ConfigError(
+                f"{folder}: {tables[0]} lists pictures, but {listing.prefix}{listing.pictures[0]} "
+                "and others are in no table; name the kind: table (what is listed) or folder (all)"
+            )
 
 
 def _names_at(folder: Path) -> list[str]:

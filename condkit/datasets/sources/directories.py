@@ -103,6 +103,11 @@ def is_picture_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - speed
 
 
+def is_visible_picture(name: str) -> bool:
+    """Whether a search of a folder would take a file of this name."""
+    return is_picture_name(name) and not name.startswith(".") and name.lower() not in SYSTEM_NAMES
+
+
 def sharing_stem(names: Sequence[str], name: str) -> tuple[str, ...]:
     """Those of a folder's sorted names that belong to the file `name`, without itself.
 

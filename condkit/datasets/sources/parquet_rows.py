@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condkit.datasets.sources.folder import stamp_of
+from condkit.datasets.sources.forward_cursor import ForwardCursor
 from condkit.datasets.sources.rows import ScannedRow, Values
 from condkit.errors import DatasetError
 
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1024
 CACHE_BYTES = 128 << 20
+LARGE_GROUP_BYTES = 64 << 20
+"""Row groups above this size are read from front to back and never held whole. Some writers put a
+whole file into one group."""
+STREAMED_ROWS = 16
+STREAM_BUFFER_BYTES = 1 << 20
 
 
 class ParquetRows:
@@ -40,6 +47,7 @@ class ParquetRows:
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, pa.Table] = OrderedDict()
         self._kept_bytes = 0
+        self._large: tuple[int, ForwardCursor] | None = None
         schema = self._file.schema_arrow
         self.columns = tuple(schema.names)
         self._structs = tuple(f.name for f in schema if _is_picture_struct(f.type))
@@ -65,10 +73,31 @@ class ParquetRows:
     def read(self, where: str) -> Values:
         """See `Rows`."""
         group, _, number = where.partition(".")
+        if self._file.metadata.row_group(int(group)).total_byte_size > LARGE_GROUP_BYTES:
+            return self._cursor(int(group)).read(int(number))
         with self._lock:
             table = self._group(int(group))
         row: dict[str, Any] = table.slice(int(number), 1).to_pylist()[0]
         return row
+
+    def _cursor(self, group: int) -> ForwardCursor:
+        """What reads a large group; readers go on to the next one together, so one is enough."""
+        with self._lock:
+            if self._large is None or self._large[0] != group:
+                self._refuse_changed()
+                self._large = (group, ForwardCursor(partial(self._rows_from, group)))
+            return self._large[1]
+
+    def _rows_from(self, group: int, start: int) -> Iterator[Values]:
+        file = self._open(buffer_size=STREAM_BUFFER_BYTES)
+        before = 0
+        try:
+            for batch in file.iter_batches(STREAMED_ROWS, row_groups=[group], use_threads=False):
+                skipped = min(max(0, start - before), len(batch))
+                before += len(batch)
+                yield from batch.slice(skipped).to_pylist()
+        except (OSError, ValueError) as error:
+            raise self._broken(error) from error
 
     def _light_rows(self, group: int) -> Iterator[dict[str, Any]]:
         """The rows of a group, without the bytes of pictures where there are any."""
@@ -129,11 +158,7 @@ class ParquetRows:
         if group in self._kept:
             self._kept.move_to_end(group)
             return self._kept[group]
-        if self._stamped() != self._stamp:
-            raise DatasetError(
-                f"{self.path} has changed since it was searched for pictures; restore it, or "
-                "begin anew"
-            )
+        self._refuse_changed()
         try:
             table = self._file.read_row_group(group, use_threads=False)
         except (OSError, ValueError) as error:
@@ -144,11 +169,18 @@ class ParquetRows:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
         return table
 
-    def _open(self) -> pq.ParquetFile:
+    def _refuse_changed(self) -> None:
+        if self._stamped() != self._stamp:
+            raise DatasetError(
+                f"{self.path} has changed since it was searched for pictures; restore it, or "
+                "begin anew"
+            )
+
+    def _open(self, *, buffer_size: int = 0) -> pq.ParquetFile:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path)
+            return pq.ParquetFile(self.path, buffer_size=buffer_size)
         except (OSError, ValueError) as error:
             raise self._broken(error) from error
 

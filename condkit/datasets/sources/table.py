@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import Any
 from condkit.datasets.sources.base import SourceEntry, SourceSample
 from condkit.datasets.sources.columns import find_image_column, find_map_columns
 from condkit.datasets.sources.csv_rows import CsvRows
+from condkit.datasets.sources.directories import is_visible_picture
 from condkit.datasets.sources.fields import json_fields
 from condkit.datasets.sources.json_rows import JsonRows
 from condkit.datasets.sources.naming import UniqueNames
@@ -76,6 +78,7 @@ class TableSource:
         maps: Mapping[str, str] | None = None,
         without: Sequence[str] = (),
         about: Mapping[str, Any] | None = None,
+        count_unlisted: bool = False,
     ) -> None:
         """Take opened tables.
 
@@ -85,6 +88,8 @@ class TableSource:
             image_column: Where the pictures stand; None looks for a usual name.
             maps: By condition, the column of its maps.
             without: Columns that are no fields of a picture.
+            count_unlisted: The tables speak for their folders: count the pictures that lie beside
+                listed ones and have no row ("picture without a row" in `left_out`).
             about: What `as_dict` says of the place, in place of the tables' names.
 
         Raises:
@@ -96,6 +101,7 @@ class TableSource:
         self._asked = dict(maps or {})
         self._without = frozenset(without)
         self._about = about
+        self._count_unlisted = count_unlisted
         self._maps = [find_map_columns(table.rows, self._asked) for table in tables]
         self._images = [
             find_image_column(table.rows, image_column, taken=used.values())
@@ -132,11 +138,14 @@ class TableSource:
         """See `Source`; rows come in the tables' order."""
         self._left_out = Counter()
         found = False
+        listed: Counter[str] = Counter()
         with closing(UniqueNames()) as names:
             for index, table in enumerate(self._tables):
                 for row in table.rows.scan():
                     found = True
-                    yield self._entry(index, row, names)
+                    yield self._entry(index, row, names, listed)
+        if self._count_unlisted:
+            self._left_out = _unlisted(listed)
         if not found:
             places = ", ".join(str(table.rows.path) for table in self._tables)
             raise ConfigError(f"{places}: there is no row in it; a source needs one picture")
@@ -158,7 +167,10 @@ class TableSource:
             maps={name: data for name, data in found.items() if data is not None},
         )
 
-    def _entry(self, index: int, row: ScannedRow, names: UniqueNames) -> SourceEntry | Rejection:
+    def _entry(
+        self, index: int, row: ScannedRow, names: UniqueNames, listed: Counter[str]
+    ) -> SourceEntry | Rejection:
+        """A row as it is planned; `listed` counts the picture files met, by folder."""
         table = self._tables[index]
         place = f"{table.name}, {row.label}"
         relative = ""
@@ -167,6 +179,8 @@ class TableSource:
                 raise UnusableValueError(f"its row {row.fault}")
             name, file = self._picture(index, row, row.values)
             relative = names.unique(table.prefix + name)
+            if self._count_unlisted and file is not None and relative == table.prefix + name:
+                listed[os.path.dirname(file.path)] += 1  # noqa: PTH120 - speed
             stamps = [row.stamp] if file is None else [row.stamp, file.stamp()]
             stamps += self._map_stamps(index, row.values)
         except UnusableValueError as error:
@@ -225,6 +239,21 @@ class TableSource:
     def _map(self, index: int, value: object) -> bytes | None:
         data = embedded_bytes(value)
         return Path(self._path(index, value)).read_bytes() if data is None else data
+
+
+def _unlisted(listed: Mapping[str, int]) -> Counter[str]:
+    """How many pictures lie beside listed ones without a row."""
+    left_out: Counter[str] = Counter()
+    for folder, count in listed.items():
+        try:
+            with os.scandir(folder) as entries:
+                there = sum(is_visible_picture(entry.name) for entry in entries)
+        except OSError:
+            # Every row of it was rejected for the same reason.
+            continue
+        if there > count:
+            left_out["picture without a row"] += there - count
+    return left_out
 
 
 def open_table(path: Path, *, name: str | None = None, prefix: str = "") -> Table:

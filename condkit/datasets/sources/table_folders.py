@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from condkit.datasets.sources.directories import SYSTEM_NAMES
 from condkit.datasets.sources.table import Table, TableSource, open_table
-from condkit.errors import ConfigError
+from condkit.errors import ConfigError, DatasetError
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The tables of Hugging Face's imagefolder, which condkit writes too."""
@@ -30,7 +31,7 @@ def open_imagefolder(
         DatasetError: if one cannot be read.
     """
     tables = _open_all(folder, METADATA_NAMES, split)
-    return TableSource(tables, image_column=image_column, maps=maps)
+    return TableSource(tables, image_column=image_column, maps=maps, count_unlisted=True)
 
 
 def open_fill50k(
@@ -57,6 +58,7 @@ def open_fill50k(
         image_column=image_column or "target",
         maps=maps,
         without=("source",),
+        count_unlisted=is_folder,
     )
 
 
@@ -103,10 +105,12 @@ def _only_one(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(
-        inner
-        for inner in folder.iterdir()
-        if not inner.name.startswith(".")
-        and inner.name.lower() not in SYSTEM_NAMES
-        and inner.is_dir()
-    )
+    # Not `iterdir`: there may be a million pictures beside the folders.
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read the folder {folder}: {error.strerror}; give access to it"
+        ) from error
+    return [folder / name for name in sorted(names) if name.lower() not in SYSTEM_NAMES]

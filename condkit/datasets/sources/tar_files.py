@@ -76,13 +76,13 @@ def read_member(path: Path, offset: int, size: int, stamp: str) -> bytes:
         path: The tar.
         offset: The member's first byte.
         size: Its bytes.
-        stamp: What `stamp_of` said of the tar when the member was found.
+        stamp: What `stamp_of` said of the tar when the member was found; "" for not known.
 
     Raises:
         DatasetError: if the tar cannot be read or has changed.
     """
     try:
-        changed = stamp_of(str(path)) != stamp
+        changed = bool(stamp) and stamp_of(str(path)) != stamp
         with path.open("rb") as file:
             file.seek(offset)
             data = file.read(size)

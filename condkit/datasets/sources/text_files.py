@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +55,9 @@ def read_span(path: Path, span: Span) -> bytes:
         DatasetError: if they cannot be read or are not what they were.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), span.length, span.offset)
+        with path.open("rb") as file:
+            file.seek(span.offset)
+            data = file.read(span.length)
     except OSError as error:
         raise cannot_read(path, error) from error
     if digest_of(data) != span.digest:

@@ -67,6 +67,8 @@ class WebDatasetSource:
         self._image_ending = None if image_ending is None else image_ending.lower().lstrip(".")
         self._asked = {name: ending.lower().lstrip(".") for name, ending in (maps or {}).items()}
         self._left_out: Counter[str] = Counter()
+        # What each tar was when it was searched: its members' places hold only as long as it is so.
+        self._stamps: dict[int, str] = {}
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -92,7 +94,7 @@ class WebDatasetSource:
         self._left_out = Counter()
         seen = _Seen()
         for index, tar in enumerate(self._tars):
-            stamp = self._stamp(tar)
+            stamp = self._stamps[index] = self._stamp(tar)
             for group in self._groups(tar):
                 yield self._entry(index, group, stamp, seen)
         if not seen.samples:
@@ -218,7 +220,10 @@ class WebDatasetSource:
         return SourceFile(path, entry.relative, beside=(), fields=fields)
 
     def _bytes(self, entry: SourceEntry, places: dict[str, Any], at: list[int]) -> bytes:
-        return read_member(self._tars[places["tar"]].path, at[0], at[1], entry.stamp)
+        index = places["tar"]
+        # An entry out of a plan comes without its stamp, and is compared by its content.
+        stamp = entry.stamp or self._stamps.get(index, "")
+        return read_member(self._tars[index].path, at[0], at[1], stamp)
 
 
 class _Seen:

@@ -71,7 +71,7 @@ def check(root: Path, findings: Findings, *, decode: bool, workers: int | None) 
             shorts[one.short] += 1
         if one.file is not None:
             named.setdefault(one.file.parent, set()).add(one.file.name)
-        findings.progress(done, 0, "train")
+        findings.progress(done, done, "rows read through datasets")
     findings.rows = max(findings.rows, done)
     _check_resolution(root, shorts, findings)
     if decode:

@@ -188,21 +188,27 @@ def _opencv_size(path: Path) -> tuple[int, int]:
 
 
 def _check_sizes(where: str, sizes: Counter[tuple[int, int]], findings: Findings) -> None:
-    shown = ", ".join(f"{w}x{h} in {count} rows" for (w, h), count in sizes.most_common(4))
     if len(sizes) > 1:
         findings.add(
             "sizes differ",
             where,
             expected="one size for all rows, since batches are stacked as they are",
-            got=f"{len(sizes)} sizes ({shown}{', …' if len(sizes) > 4 else ''})",
+            got=_told(sizes),
             advice="condkit build --size makes square pictures of one size",
         )
     odd = {size: n for size, n in sizes.items() if size[0] % MULTIPLE or size[1] % MULTIPLE}
-    for (width, height), count in sorted(odd.items()):
+    if odd:
         findings.add(
             "size no multiple of 64",
             where,
             expected=f"width and height that are multiples of {MULTIPLE}",
-            got=f"{width}x{height} in {count} rows",
+            got=_told(Counter(odd)),
             advice="condkit build --size with a multiple of 64",
         )
+
+
+def _told(sizes: Counter[tuple[int, int]]) -> str:
+    """The most frequent sizes, and how many more there are."""
+    shown = [f"{w}x{h} in {count} rows" for (w, h), count in sizes.most_common(4)]
+    more = len(sizes) - len(shown)
+    return ", ".join(shown) + (f", and {more} more sizes" if more else "")
