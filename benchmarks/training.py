@@ -1,60 +1,85 @@
 """What a training step costs: condkit against a plain loop, and against training the base itself.
 
-    python benchmarks/training.py [--kind sd15] [--batch 32] [--steps 10] [--warmup 3]
-                                  [--rounds 3] [--device cuda] [--dtype bf16] [--ways NAME ...]
-                                  [--json FILE]
+    python benchmarks/training.py [--device cuda] [--kind sd15 sdxl] [--ways NAME ...] [--json FILE]
+                                  [--batch N] [--steps 10] [--warmup 4] [--rounds 3] [--minutes 8]
+                                  [--tiny] [--anew] [--no-memory]
 
-It needs no file but the repository: the models are of the published shapes with random weights
-(`sd15` at 512, `sdxl` at 1024), or the built-in base (`tiny` at 64). On CPUs the ways take turns;
-on a card, whose memory is measured too, one comes after the other. All start from the same
-weights:
+It needs no file but the repository: the models have the published shapes and random weights (`sd15`
+at 512, `sdxl` at 1024: the default on a card), or are the built-in base (`tiny` at 64: the default
+on a CPU). The pairs are drawn scenes, made by `condkit build`. `--tiny` takes small twins of the
+models, to try the script out.
 
-- `condkit`: latents cached, captions encoded in the step, frozen weights held in the arithmetic's
-  type, channels last, fused AdamW, nothing read from the device within a step.
+- `condkit`: `condkit.trainer.train.train` itself, held up between turns, with all that belongs to
+  it: reading and flipping pairs, latents cached on the disk, log lines.
 - `condkit compiled`: the same with `compute.compile`.
-- `plain`: what diffusers' train_controlnet.py does: pictures encoded by the VAE in each step, AdamW
-  as torch gives it, the loss read after each step. Frozen parts in the arithmetic's type, weights
-  that are trained in fp32, autocast; fused attention, as diffusers does by itself.
+- `plain`: what diffusers' train_controlnet.py does (see `plain_controlnet.py`).
+- `plain fp32`: the same in that script's default precision.
 - `fine-tuning`: the UNet trained without a ControlNet, with everything that `condkit` has.
 
-Model FLOPs utilisation is the counted arithmetic of the ControlNet's step (with cached latents;
-what is computed twice counts once) over time and the device's best by its data sheet.
+The ways take turns of `--warmup` steps that are not timed and `--steps` that are, `--rounds` of
+them, or fewer where the next round would go beyond `--minutes`. Speeds are medians of the turns,
+and ratios are medians of the ratios within a round, so that what else the machine does disturbs
+both sides. On a card, and with `--anew`, a way is made anew for each turn, as not all fit beside
+each other.
+
+Model FLOPs utilisation is the counted arithmetic of a step (with the latents at hand; what is
+computed twice counts once) over time and over what the device does with the best of ten large
+products of matrices. Memory is the most that tensors took on a card; on a CPU, by how much a
+process of its own grew.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import platform
+import logging
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
+from unittest.mock import patch
 
-import numpy as np
+import diffusers
 import torch
-import torch.nn.functional as F
 from diffusers import ControlNetModel, UNet2DConditionModel
-from training_models import KINDS, Kind, make_base
+from paired import machine
+from plain_controlnet import PlainLoop
+from torch.utils.flop_counter import FlopCounterMode
+from training_models import KINDS, Kind, make_base, make_pairs
+from training_ways import CondkitRun, FineTuning
 
-from condkit.device import free_memory
+from condkit.device import free_memory, is_out_of_memory
+from condkit.errors import DeviceMemoryError
 from condkit.trainer.arithmetic import peak_of, step_arithmetic
-from condkit.trainer.base_model import BaseModel
-from condkit.trainer.batch import ahead
 from condkit.trainer.compute import Compute, training_compute
 from condkit.trainer.config import TrainConfig
-from condkit.trainer.control_net import embedding_channels_for, new_control_net
-from condkit.trainer.data import Example
-from condkit.trainer.latents import LatentCache, LatentEncoder
-from condkit.trainer.learner import Learner
+from condkit.trainer.control_net import embedding_channels_for
+from condkit.trainer.memory import peak_memory
 from condkit.trainer.meta import meta_networks
-from condkit.trainer.precision import hold_base
 from condkit.trainer.recipes import load_recipe
-from condkit.trainer.step import OptimizerStep
 
-Steps = Callable[[int], None]
-"""Does so many optimizer steps."""
+WAYS = ("condkit", "condkit compiled", "plain", "plain fp32", "fine-tuning")
+USUAL = {
+    "tiny": ("condkit", "plain", "plain fp32", "fine-tuning"),
+    "sd15": ("condkit", "condkit compiled", "plain", "fine-tuning"),
+    "sdxl": ("condkit", "plain", "fine-tuning"),
+}
+
+
+class Run(Protocol):
+    """A way of training, ready to go."""
+
+    def __call__(self, steps: int) -> None:
+        """Do so many optimizer steps."""
+
+    def close(self) -> None:
+        """Let go of everything."""
 
 
 @dataclass(frozen=True)
@@ -65,263 +90,402 @@ class Row:
         kind: Which model.
         way: Which way.
         batch: Samples per step.
-        images_per_second: From the median time of a round.
-        speed: As a multiple of the plain loop's.
-        mfu: Share of the device's best; None where that is not known.
-        peak_gb: The most memory that tensors took, 10^9 bytes; None on CPUs.
+        seconds: Per step, the median of the turns; None where it did not run.
+        images_per_second: From it.
+        speed: As a multiple of the plain loop's, the median of the ratios within a round.
+        over_fine_tuning: Time as a multiple of fine-tuning's, in the same way.
+        tflop: Counted arithmetic of one sample, 10^12 operations.
+        mfu: Share of the device's best.
+        peak_gb: The most memory, 10^9 bytes.
+        turns: Seconds per step of each turn.
+        failed: Why it did not run, or None.
     """
 
     kind: str
     way: str
     batch: int
-    images_per_second: float
-    speed: float
+    seconds: float | None
+    images_per_second: float | None
+    speed: float | None
+    over_fine_tuning: float | None
+    tflop: float
     mfu: float | None
     peak_gb: float | None
+    turns: list[float]
+    failed: str | None
 
 
-class Pictures:
-    """A ring of random samples, as a loader would give them."""
+@dataclass(frozen=True)
+class Goal:
+    """A figure that was to be reached.
 
-    def __init__(self, base: BaseModel, kind: Kind, batch: int) -> None:
-        rng, side = np.random.default_rng(0), kind.side
-        channels, small = int(base.vae.config.latent_channels), side // base.vae_stride
-        self.examples = [
-            Example(
-                key=f"row {i}",
-                use=0,
-                caption="a red circle on a blue ground" if i % 2 else "",
-                pixels=rng.uniform(-1, 1, (3, side, side)).astype(np.float32),
-                hint=rng.uniform(0, 1, (3, side, side)).astype(np.float32),
-                picture_hw=(side, side),
-                box=(0, 0, side, side),
-                flipped=False,
-                crop_repeats=True,
-                moments=torch.rand(2 * channels, small, small).to(torch.bfloat16),
-            )
-            for i in range(2 * batch)
+    Attributes:
+        text: What it is.
+        wanted: The figure.
+        found: What was measured.
+        reached: Whether that is enough.
+    """
+
+    text: str
+    wanted: float
+    found: float
+    reached: bool
+
+
+@dataclass
+class Bench:
+    """One model, all ways of training it.
+
+    Attributes:
+        kind: The model.
+        batch: Samples per step.
+        compute: Where and in which precision.
+        arguments: The command line's.
+        folder: A folder of its own; pairs and caches lie there.
+        times: Seconds per step of each turn, by way.
+        peaks: Bytes, by way.
+        failed: Why a way did not run.
+    """
+
+    kind: Kind
+    batch: int
+    compute: Compute
+    arguments: argparse.Namespace
+    folder: Path
+    times: dict[str, list[float]] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    _runs: dict[str, tuple[Run, int]] = field(default_factory=dict)
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    @property
+    def pairs(self) -> Path:
+        """The dataset."""
+        return self.folder / "pairs"
+
+    @property
+    def is_on_card(self) -> bool:
+        """Whether the device says how much memory tensors took."""
+        return self.compute.device.type == "cuda"
+
+    def stays(self, way: str) -> bool:
+        """Whether a way is kept for its next turn; what is compiled would be compiled again."""
+        return "compiled" in way or not (self.is_on_card or self.arguments.anew)
+
+    def turn(self, way: str) -> None:
+        """One turn of a way; what does not fit into memory is noted and left out from now on."""
+        if way in self.failed:
+            return
+        try:
+            seconds = self._measured(way)
+        except (RuntimeError, MemoryError, DeviceMemoryError) as error:
+            if not (isinstance(error, DeviceMemoryError) or is_out_of_memory(error)):
+                raise
+            self.failed[way] = "out of memory"
+            self._runs.pop(way, None)
+            free_memory()
+            return
+        self.times.setdefault(way, []).append(seconds)
+        print(f"{self.kind.name}, {way}: {seconds:.3f} s per step", file=sys.stderr, flush=True)
+
+    def _measured(self, way: str) -> float:
+        """Seconds per step."""
+        before = _allocated(self.compute.device)
+        run, own = self._runs.pop(way, (None, 0))
+        if run is None:
+            run = self.made(way)
+        run(self.arguments.warmup)
+        _wait(self.compute.device)
+        # What a way holds between its steps is seen when it is made.
+        own = own or _allocated(self.compute.device) - before
+        start = _allocated(self.compute.device)
+        _forget_peak(self.compute.device)
+        began = time.perf_counter()
+        run(self.arguments.steps)
+        _wait(self.compute.device)
+        seconds = (time.perf_counter() - began) / self.arguments.steps
+        peak = own + _peak(self.compute.device) - start
+        if self.is_on_card:
+            self.peaks[way] = max(peak, self.peaks.get(way, 0))
+        if self.stays(way):
+            self._runs[way] = (run, own)
+        else:
+            run.close()
+            del run
+            free_memory()
+        return seconds
+
+    def made(self, way: str) -> Run:
+        """A way, ready to go."""
+        if way.startswith("plain"):
+            exact = way == "plain fp32"
+            compute = Compute(self.compute.device, torch.float32 if exact else self.compute.dtype)
+            return PlainLoop(make_base(self.kind, compute), self.pairs, self.batch)
+        device, dtype = str(self.compute.device), _word(self.compute.dtype)
+        folder = self.folder / f"run-{next(self._numbers)}"
+        make = FineTuning if way == "fine-tuning" else CondkitRun
+        return make(self._config(way), self.pairs, folder, device, dtype)
+
+    def _config(self, way: str) -> TrainConfig:
+        never = "1000000000"
+        settings = {
+            "base": self.kind.base,
+            "run.steps": never,
+            "run.trackers": "none",
+            "data.batch_size": str(self.batch),
+            "data.resolution": str(self.kind.side),
+            # Few batches are ready when a turn begins: the warm-up uses them up.
+            "data.prefetch": "1",
+            "optim.accumulation": "1",
+            "cache.latents": "true",
+            "cache.text": str(self.kind.is_xl).lower(),
+            "cache.folder": str(self.folder / "cache"),
+            "compute.compile": str("compiled" in way).lower(),
+            "checkpoint.every": never,
+            "preview.every": "0",
+        }
+        return load_recipe("canny", settings)
+
+    def close(self) -> None:
+        """End all ways."""
+        for run, _ in self._runs.values():
+            run.close()
+        self._runs.clear()
+
+    def measure_growth(self, way: str) -> None:
+        """On a CPU: how much a process that does nothing else grows."""
+        given = [
+            *("--child", way, "--folder", str(self.folder), "--kind", self.kind.name),
+            *("--device", str(self.compute.device), "--dtype", _word(self.compute.dtype)),
+            *("--batch", str(self.batch), *(["--tiny"] if self.arguments.tiny else [])),
         ]
-        self.batch = batch
-
-    def batches(self, count: int) -> Iterator[list[Example]]:
-        """So many batches."""
-        for i in range(count):
-            first = i % 2 * self.batch
-            yield self.examples[first : first + self.batch]
-
-
-def condkit(base: BaseModel, config: TrainConfig, pictures: Pictures) -> Steps:
-    """The trainer's own step, fed as its loop feeds it."""
-    control_net = new_control_net(base, config.control, 0)
-    hold_base(base, config)
-    if config.compute.channels_last:
-        for module in (base.unet, control_net):
-            module.to(memory_format=torch.channels_last)
-    learner = Learner(base, control_net, config)
-    encoder = LatentEncoder(base, LatentCache(0))
-    step = OptimizerStep(base, learner.network, learner.optimizer, encoder, config)
-
-    def run(count: int) -> None:
-        made = ahead(pictures.batches(count), step.prepare, 2)
-        results = [step(done, [batch], 1e-5) for done, batch in enumerate(made, start=1)]
-        # As a log line does.
-        torch.cat([result.losses for result in results]).mean().item()
-
-    return run
-
-
-def plain(base: BaseModel, config: TrainConfig, pictures: Pictures) -> Steps:
-    """A loop that does what diffusers' script does."""
-    control_net = new_control_net(base, config.control, 0)
-    device, dtype = base.compute.device, base.compute.dtype
-    for module in base.modules.values():
-        module.to(dtype)
-    optimizer = torch.optim.AdamW(control_net.parameters(), lr=1e-5, weight_decay=1e-2)
-
-    def run(count: int) -> None:
-        for examples in pictures.batches(count):
-            pixels = torch.from_numpy(np.stack([e.pixels for e in examples])).to(device, dtype)
-            hint = torch.from_numpy(np.stack([e.hint for e in examples])).to(device, dtype)
-            with torch.no_grad():
-                latents = base.vae.encode(pixels).latent_dist.sample()
-                latents = latents * base.vae.config.scaling_factor
-                text = base.encode_text([e.caption for e in examples])
-            added = {}
-            if base.is_xl:
-                sizes = torch.tensor([e.time_ids for e in examples], device=device)
-                added["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": sizes}
-            noise = torch.randn_like(latents)
-            times = torch.randint(0, 1000, (len(examples),), device=device)
-            noisy = base.scheduler.add_noise(latents.float(), noise.float(), times).to(dtype)
-            with base.compute.autocast():
-                down, middle = control_net(
-                    noisy,
-                    times,
-                    encoder_hidden_states=text.hidden,
-                    controlnet_cond=hint,
-                    return_dict=False,
-                    **added,
-                )
-                predicted = base.unet(
-                    noisy,
-                    times,
-                    encoder_hidden_states=text.hidden,
-                    down_block_additional_residuals=[part.to(dtype) for part in down],
-                    mid_block_additional_residual=middle.to(dtype),
-                    **added,
-                ).sample
-            loss = F.mse_loss(predicted.float(), noise.float())
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(control_net.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.detach().item()
-
-    return run
-
-
-def fine_tuning(base: BaseModel, config: TrainConfig, pictures: Pictures) -> Steps:
-    """The UNet alone, trained as well as condkit trains a ControlNet."""
-    unet, send = base.unet, base.compute.send
-    unet.to(memory_format=torch.channels_last).train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5, weight_decay=1e-2, fused=True)
-    encoder = LatentEncoder(base, LatentCache(0))
-    prepare = OptimizerStep(base, unet, optimizer, encoder, config).prepare
-
-    def run(count: int) -> None:
-        losses = []
-        for batch in ahead(pictures.batches(count), prepare, 2):
-            latents = encoder(batch.examples, batch.posterior)
-            noise, times = send(batch.noise), send(batch.timesteps)
-            noisy = base.scheduler.add_noise(latents, noise, times)
-            with torch.no_grad(), base.compute.autocast():
-                text = base.encode_text([e.caption for e in batch.examples])
-            added = {}
-            if base.is_xl:
-                sizes = send(batch.time_ids)
-                added["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": sizes}
-            with base.compute.autocast():
-                predicted = unet(noisy, times, encoder_hidden_states=text.hidden, **added).sample
-            loss = (predicted.float() - noise).square().mean()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
-        torch.stack(losses).mean().item()
-
-    return run
-
-
-WAYS: dict[str, Callable[[BaseModel, TrainConfig, Pictures], Steps]] = {
-    "condkit": condkit,
-    "condkit compiled": condkit,
-    "plain": plain,
-    "fine-tuning": fine_tuning,
-}
+        done = subprocess.run(
+            [sys.executable, __file__, *given], check=True, stdout=subprocess.PIPE, text=True
+        )
+        self.peaks[way] = int(done.stdout.split()[-1])
 
 
 def main() -> None:
     """Measure, print a table, and write the figures."""
     arguments = _arguments()
-    kind = KINDS[arguments.kind]
-    batch = arguments.batch or kind.batch
+    logging.basicConfig(level=logging.WARNING)
+    diffusers.utils.logging.set_verbosity_error()
     compute = training_compute(arguments.device, arguments.dtype)
-    if compute.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-    on_card = compute.device.type == "cuda"
-    times: dict[str, list[float]] = {way: [] for way in arguments.ways}
-    peaks: dict[str, float | None] = {}
-    for ways in [[way] for way in arguments.ways] if on_card else [arguments.ways]:
-        runs = {way: _new_run(way, kind, batch, compute) for way in ways}
-        for run in runs.values():
-            run(arguments.warmup)
-        _reset(compute.device)
-        for _ in range(arguments.rounds):
-            for way, run in runs.items():
-                times[way].append(_seconds(run, arguments.steps, compute.device))
-        for way in ways:
-            peaks[way] = _peak(compute.device)
-            print(f"{way}: {statistics.median(times[way]):.3f} s per step", flush=True)
-        del run, runs
-        free_memory()
-    flops = _flops(kind)
-    rows = _rows(kind, batch, times, peaks, flops, peak_of(compute.device, compute.dtype))
-    _print(rows, compute.device, flops)
+    bases = {kind.base: kind for kind in _kinds(arguments, compute)}
+
+    def load(name: str, compute: Compute, **_: Any) -> Any:  # noqa: ANN401
+        return make_base(bases[name], compute)
+
+    with patch("condkit.trainer.job.load_base", load):
+        if arguments.child:
+            _child(arguments, compute, next(iter(bases.values())))
+        else:
+            _all(arguments, compute, list(bases.values()))
+
+
+def _all(arguments: argparse.Namespace, compute: Compute, kinds: Sequence[Kind]) -> None:
+    began, longest = time.monotonic(), 0.0
+    facts = machine(str(compute.device)) | {"dtype": _word(compute.dtype)}
+    best = {dtype: measured_best(compute.device, dtype) for dtype in {compute.dtype, torch.float32}}
+    with tempfile.TemporaryDirectory() as temporary:
+        benches = []
+        for kind in kinds:
+            batch = arguments.batch or kind.batch
+            folder = Path(temporary) / kind.name
+            make_pairs(folder, kind.side, max(8, 2 * batch))
+            benches.append(Bench(kind, batch, compute, arguments, folder))
+        for number in range(arguments.rounds):
+            start = time.monotonic()
+            if number and start - began + longest > 60 * arguments.minutes:
+                break
+            for bench in benches:
+                for way in arguments.ways or USUAL[bench.kind.name]:
+                    bench.turn(way)
+            # The first round is longer than the others: it compiles.
+            longest = time.monotonic() - start
+        for bench in benches:
+            bench.close()
+            if not bench.is_on_card and not arguments.no_memory:
+                for way in bench.times:
+                    bench.measure_growth(way)
+        rows = [row for bench in benches for row in rows_of(bench, best)]
+    goals = goals_of(rows, on_card=compute.device.type == "cuda")
+    facts["best_tflops"] = {_word(dtype): found / 1e12 for dtype, found in best.items()}
+    known = peak_of(compute.device, compute.dtype)
+    facts["data_sheet_tflops"] = known / 1e12 if known else None
+    _print(facts, rows, goals)
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        found = {
+            "machine": facts,
+            "rows": [asdict(row) for row in rows],
+            "goals": [asdict(goal) for goal in goals],
+        }
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def _new_run(way: str, kind: Kind, batch: int, compute: Compute) -> Steps:
-    settings = {"data.batch_size": str(batch), "compute.compile": str("compiled" in way)}
-    config = load_recipe("canny", settings)
-    base = make_base(kind, compute)
-    return WAYS[way](base, config, Pictures(base, kind, batch))
+def _child(arguments: argparse.Namespace, compute: Compute, kind: Kind) -> None:
+    """Print by how many bytes this process grows."""
+    bench = Bench(kind, arguments.batch, compute, arguments, arguments.folder)
+    bench._numbers = itertools.count(1000)
+    before = _most_bytes()
+    run = bench.made(arguments.child)
+    run(2)
+    after = _most_bytes()
+    run.close()
+    print(after - before)
 
 
-def _seconds(run: Steps, steps: int, device: torch.device) -> float:
-    """Seconds per step."""
-    _wait(device)
-    began = time.perf_counter()
-    run(steps)
-    _wait(device)
-    return (time.perf_counter() - began) / steps
+def _most_bytes() -> int:
+    """The most main memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # The usual figure begins at that of the process which started this one.
+        found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(found[0].split()[1]) * 1024
+    return peak_memory(torch.device("cpu")) or 0
 
 
-def _flops(kind: Kind) -> int:
-    """The counted arithmetic of one sample."""
-    if not kind.unet:
-        base = make_base(kind, training_compute("cpu", "fp32"))
-        unet, stride = base.unet, base.vae_stride
-    else:
+def measured_best(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second in the best of ten products of large matrices."""
+    side = 8192 if device.type == "cuda" else 2048
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(12):
+        _wait(device)
+        began = time.perf_counter()
+        _ = one @ other
+        _wait(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds[2:])
+
+
+def flops_of(kind: Kind, *, fine_tuning: bool) -> int:
+    """The counted arithmetic of one sample: of the ControlNet's step, or of the UNet's own."""
+    if kind.unet:
         with torch.device("meta"):
             unet, stride = UNet2DConditionModel(**kind.unet), 8
+    else:
+        base = make_base(kind, training_compute("cpu", "fp32"))
+        unet, stride = base.unet, base.vae_stride
     with torch.device("meta"):
         control_net = ControlNetModel.from_unet(
             UNet2DConditionModel.from_config(unet.config),
             conditioning_embedding_out_channels=embedding_channels_for(stride),
             load_weights_from_unet=False,
         )
-    side = kind.side // stride
-    return step_arithmetic(meta_networks(unet, control_net), (side, side)).total
+    networks, side = meta_networks(unet, control_net), kind.side // stride
+    if not fine_tuning:
+        return step_arithmetic(networks, (side, side)).total
+    networks.unet.train().requires_grad_(True)
+    given = networks.inputs(1, (side, side))
+    with FlopCounterMode(display=False) as counter:
+        predicted = networks.unet(given["sample"], given["timestep"], **given["conditions"])[0]
+        predicted.square().mean().backward()
+    return int(counter.get_total_flops())
 
 
-def _rows(
-    kind: Kind,
-    batch: int,
-    times: dict[str, list[float]],
-    peaks: dict[str, float | None],
-    flops: int,
-    best: float | None,
-) -> list[Row]:
-    speed = {way: batch / statistics.median(found) for way, found in times.items()}
-    reference = speed.get("plain", next(iter(speed.values())))
+def rows_of(bench: Bench, best: dict[torch.dtype, float]) -> list[Row]:
+    """What was measured of a model."""
+    counted = {fine: flops_of(bench.kind, fine_tuning=fine) for fine in (False, True)}
     return [
-        Row(
-            kind=kind.name,
-            way=way,
-            batch=batch,
-            images_per_second=speed[way],
-            speed=speed[way] / reference,
-            mfu=speed[way] * flops / best if best and way != "fine-tuning" else None,
-            peak_gb=peaks[way],
-        )
-        for way in times
+        _row(bench, way, counted[way == "fine-tuning"], best)
+        for way in {**bench.times, **bench.failed}
     ]
 
 
-def _print(rows: list[Row], device: torch.device, flops: int) -> None:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    print(f"\n{name}, torch {torch.__version__}; {flops / 1e12:.4g} TFLOP per sample\n")
-    print("| model | way | batch | images/s | speed | MFU | peak memory |")
-    print("|---|---|---|---|---|---|---|")
+def _row(bench: Bench, way: str, flops: int, best: dict[torch.dtype, float]) -> Row:
+    turns = bench.times.get(way, [])
+    seconds = statistics.median(turns) if turns else None
+    peak = bench.peaks.get(way)
+    dtype = torch.float32 if way == "plain fp32" else bench.compute.dtype
+    return Row(
+        kind=bench.kind.name,
+        way=way,
+        batch=bench.batch,
+        seconds=seconds,
+        images_per_second=bench.batch / seconds if seconds else None,
+        speed=_ratio(bench.times.get("plain", []), turns),
+        over_fine_tuning=_ratio(turns, bench.times.get("fine-tuning", [])),
+        tflop=flops / 1e12,
+        mfu=bench.batch * flops / seconds / best[dtype] if seconds else None,
+        peak_gb=peak / 1e9 if peak is not None else None,
+        turns=turns,
+        failed=bench.failed.get(way),
+    )
+
+
+def _ratio(ones: Sequence[float], others: Sequence[float]) -> float | None:
+    """The median of the ratios within a round."""
+    ratios = [one / other for one, other in zip(ones, others, strict=False)]
+    return statistics.median(ratios) if ratios else None
+
+
+def goals_of(rows: Sequence[Row], *, on_card: bool) -> list[Goal]:
+    """What was to be reached: on a card with sd15, by the better of condkit's rows."""
+    found = {(row.kind, row.way): row for row in rows}
+    kind = "sd15" if on_card else "tiny"
+    ours = [
+        row
+        for way in ("condkit", "condkit compiled")
+        if (row := found.get((kind, way))) is not None and row.seconds is not None
+    ]
+    if not ours:
+        return []
+    row = min(ours, key=lambda row: row.seconds or 0.0)
+    goals = [_at_least(f"{row.way} against plain, times", 2.5 if on_card else 2.0, row.speed)]
+    if not on_card:
+        plain = found.get((kind, "plain fp32"))
+        against = _ratio(plain.turns, row.turns) if plain else None
+        goals.append(_at_least(f"{row.way} against plain fp32, times", 2.0, against))
+        return [goal for goal in goals if goal is not None]
+    other = found.get((kind, "fine-tuning"))
+    memory = row.peak_gb / other.peak_gb if other and other.peak_gb and row.peak_gb else None
+    goals += [
+        _at_least(f"{row.way}, model FLOPs utilisation", 0.5, row.mfu),
+        _at_most(f"{row.way} over fine-tuning, time", 1.0, row.over_fine_tuning),
+        _at_most(f"{row.way} over fine-tuning, memory", 1.15, memory),
+    ]
+    return [goal for goal in goals if goal is not None]
+
+
+def _at_least(text: str, wanted: float, found: float | None) -> Goal | None:
+    return None if found is None else Goal(f"{text}, at least", wanted, found, found >= wanted)
+
+
+def _at_most(text: str, wanted: float, found: float | None) -> Goal | None:
+    return None if found is None else Goal(f"{text}, at most", wanted, found, found <= wanted)
+
+
+def _print(facts: dict[str, Any], rows: Sequence[Row], goals: Sequence[Goal]) -> None:
+    print("\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
+    print(
+        "\n| model | way | batch | s per step | images/s | against plain | over fine-tuning "
+        "| TFLOP per sample | MFU | memory |"
+    )
+    print("|" + "---|" * 10)
     for row in rows:
-        share = f"{row.mfu:.0%}" if row.mfu is not None else ""
-        memory = f"{row.peak_gb:.1f} GB" if row.peak_gb is not None else ""
-        print(
-            f"| {row.kind} | {row.way} | {row.batch} | {row.images_per_second:.2f} "
-            f"| {row.speed:.2f} × | {share} | {memory} |"
-        )
+        cells = [
+            *(row.kind, row.way, str(row.batch)),
+            row.failed or _text(row.seconds, "{:.3f}"),
+            _text(row.images_per_second, "{:.2f}"),
+            _text(row.speed, "{:.2f} ×"),
+            _text(row.over_fine_tuning, "{:.2f} ×"),
+            f"{row.tflop:.4g}",
+            _text(row.mfu, "{:.0%}"),
+            _text(row.peak_gb, "{:.2f} GB"),
+        ]
+        print(f"| {' | '.join(cells)} |")
+    for goal in goals:
+        verdict = "reached" if goal.reached else "not reached"
+        print(f"\n{goal.text} {goal.wanted:g}: {goal.found:.2f}, {verdict}")
+
+
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _word(dtype: torch.dtype) -> str:
+    return "fp32" if dtype == torch.float32 else "bf16"
 
 
 def _wait(device: torch.device) -> None:
@@ -329,28 +493,42 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _reset(device: torch.device) -> None:
+def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak(device: torch.device) -> float | None:
-    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _kinds(arguments: argparse.Namespace, compute: Compute) -> list[Kind]:
+    usual = ["sd15", "sdxl"] if compute.device.type == "cuda" else ["tiny"]
+    kinds = [KINDS[name] for name in arguments.kind or usual]
+    return [kind.small() if arguments.tiny and kind.unet else kind for kind in kinds]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", choices=KINDS, default="tiny")
-    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--kind", nargs="+", choices=KINDS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS)
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument(
-        "--ways", nargs="+", choices=WAYS, default=["condkit", "plain", "fine-tuning"]
-    )
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--anew", action="store_true", help="make ways anew for each turn")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

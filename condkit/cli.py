@@ -6,38 +6,42 @@ Nothing heavy is imported before a command needs it, so that help and listings a
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from condkit import __version__, cli_build, cli_push, cli_train, cli_weights, terminal
+from condkit import (
+    __version__,
+    cli_annotate,
+    cli_build,
+    cli_caption,
+    cli_export,
+    cli_inspect,
+    cli_push,
+    cli_train,
+    cli_validate,
+    cli_weights,
+    terminal,
+)
 from condkit.cli_options import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    Backend,
-    BackendOption,
     BatchSize,
     CommercialOnly,
-    Conditions,
-    DetectSize,
     Device,
-    DryRun,
     Dtype,
     DtypeOption,
     Json,
-    KeepData,
     Offline,
     Quiet,
     Seed,
     Set,
     WeightsDir,
-    Workers,
     weight_store,
 )
-from condkit.cli_runs import annotation_plan, finish, runtime_of, show_images
+from condkit.cli_runs import runtime_of
 from condkit.errors import CondkitError, ConfigError, UnknownNameError
 
 app = typer.Typer(
@@ -47,29 +51,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "Exit codes: 0 all good, 1 error, 2 usage, 3 finished but some inputs were rejected, "
-        "130 interrupted."
+        "Exit codes: 0 all good, 1 error, 2 usage, 3 finished but some inputs were rejected "
+        "or faults were found, 130 interrupted."
     ),
 )
 app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_annotate.annotate)
+app.command()(cli_caption.caption)
 app.command()(cli_build.build)
-app.command()(cli_push.push)
+app.command()(cli_inspect.inspect)
+app.command()(cli_validate.validate)
 app.command()(cli_train.train)
-
-
-class ExportFormat(StrEnum):
-    """How an exported ControlNet lies on the disk."""
-
-    diffusers = "diffusers"
-    single_file = "single-file"
-
-
-class ExportDtype(StrEnum):
-    """Type of exported weights."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
+app.command()(cli_export.export)
+app.command()(cli_push.push)
 
 
 def _print_version(wanted: bool) -> None:
@@ -88,56 +82,6 @@ def _root(
     ] = False,
 ) -> None:
     """Images to condition maps, to paired datasets, to trained ControlNets."""
-
-
-@app.command()
-def annotate(
-    paths: Annotated[list[Path], typer.Argument(help="Image files and folders (with subfolders).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the maps.")],
-    condition: Conditions,
-    set_: Set = None,
-    size: Annotated[
-        int | None,
-        typer.Option(min=16, help="Resize each image to this short side first; default: its own."),
-    ] = None,
-    detect_size: DetectSize = None,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    backend: BackendOption = Backend.torch,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    weights_dir: WeightsDir = None,
-    commercial_only: CommercialOnly = False,
-    offline: Offline = False,
-    data: KeepData = True,
-    dry_run: DryRun = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make again the maps that are there.")
-    ] = False,
-    seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Turn images into condition maps: OUTPUT/CONDITION/RELATIVE PATH.png."""
-    from condkit import pipeline
-
-    plan = annotation_plan(condition, set_, detect_size, seed, commercial_only)
-    runtime = runtime_of(device, dtype, weights_dir, offline, backend)
-    with terminal.progress_bar("annotate", quiet=quiet) as bar:
-        summary = pipeline.annotate(
-            paths,
-            output,
-            plan,
-            runtime,
-            size=size,
-            batch_size=batch_size,
-            workers=workers,
-            data=data,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            on_progress=show_images(bar),
-        )
-    finish(summary, json=json, quiet=quiet)
 
 
 @app.command()
@@ -184,37 +128,6 @@ def sample(
     for path, picture in zip(_numbered(output, len(pictures)), pictures, strict=True):
         imageio.write_map(path, picture)
         terminal.result(str(path))
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder, or the .safetensors file.")
-    ],
-    format_: Annotated[
-        ExportFormat,
-        typer.Option(
-            "--format",
-            help="diffusers: a folder with a model card. single-file: for A1111 and ComfyUI.",
-        ),
-    ] = ExportFormat.diffusers,
-    dtype: Annotated[ExportDtype, typer.Option(help="Type of the weights.")] = ExportDtype.fp16,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    json: Json = False,
-) -> None:
-    """Write a trained ControlNet in a form that other programs read."""
-    from condkit.settings import as_mapping
-    from condkit.trainer.export import export_run
-
-    exported = export_run(run, output, format=format_.value, dtype=dtype.value, overwrite=overwrite)
-    if json:
-        terminal.result_json(as_mapping(exported))
-        return
-    terminal.result(
-        f"{exported.path}: {exported.tensors} tensors, {exported.dtype}, {exported.keys} names, "
-        f"{exported.size / 1e6:.1f} MB"
-    )
 
 
 @app.command()

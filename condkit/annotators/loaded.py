@@ -151,9 +151,10 @@ class LoadedCondition:
                     f"{type(item).__name__}"
                 )
         keys = self._image_keys(items, images)
+        name = self.spec.name
         return [
-            self.annotator.render(Predictions({planned.key: item}, item.size_hw, (self.spec.name,), key))[
-                self.spec.name
+            self.annotator.render(Predictions({planned.key: item}, item.size_hw, (name,), key))[
+                name
             ]
             for item, key in zip(items, keys, strict=True)
         ]

@@ -12,8 +12,8 @@ from condkit.captions.texts import Lines, Missing, Texts, UnusableTextError, fro
 from condkit.settings import as_mapping, suggest
 from condkit.types import Rejection, RgbImage, SourceFile
 
-COLUMNS = ("text", "caption", "prompt", "captions")
-"""The columns that may hold captions, in this order."""
+COLUMNS = ("text", "caption", "prompt", "captions", "txt")
+"""The columns that may hold captions, in this order; the last is WebDataset's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,12 @@ from condkit.datasets.workspace import FORMAT_VERSION, ShardFile, ShardRecord, W
 from condkit.errors import DatasetError
 from condkit.pipeline import streaming
 from condkit.pipeline.choosing import chooser
-from condkit.pipeline.execution import all_that_decides, arithmetic, default_batch_size
+from condkit.pipeline.execution import (
+    all_that_decides,
+    arithmetic,
+    captions_that_decide,
+    default_batch_size,
+)
 from condkit.pipeline.rows import RowMaker
 from condkit.pipeline.runs import Meter, OnProgress, Progress, RunSummary
 from condkit.runtime import Runtime
@@ -125,7 +130,7 @@ class BuildJob:
             "source": {"kind": self.source.kind, **self.source.as_dict()},
             "given": {name: spec.as_dict() for name, spec in self.given.items()},
             "data": [column.name for column in self.columns],
-            "captions": self.captioner.as_dict(),
+            "captions": captions_that_decide(self.captioner, self.runtime.store, fetch=fetch),
             "many_captions": self.captioner.many,
             "filters": self.filters.settings.as_dict(),
             "size": self.sizes.size if self.sizes.mode == "square" else None,
@@ -178,7 +183,7 @@ class BuildJob:
             committer.commit(item.index, result)
             meter.count(rejected=isinstance(result, Rejection))
 
-        with Annotator(self.plan, self.runtime) as annotator:
+        with Annotator(self.plan, self.runtime) as annotator, closing(self.captioner):
             if not self.given:
                 annotator.load()
             maker = RowMaker(
@@ -221,9 +226,12 @@ class BuildJob:
         extra = [_shard_file(dataset, p) for p in self.layout.finish(dataset, contents.splits)]
         manifest.write_checksums(dataset, finished.records(), extra)
         values = manifest.describe(plan, contents, self.specs, self.columns)
-        write_contact_sheet(dataset, open_dataset(dataset, values))
+        sheet = write_contact_sheet(dataset, open_dataset(dataset, values))
         settings = self.layout.card_settings(contents.splits)
-        atomic.write_text(dataset / "README.md", write_card(values, settings, license=self.licence))
+        atomic.write_text(
+            dataset / "README.md",
+            write_card(values, settings, license=self.licence, contact_sheet=sheet),
+        )
         atomic.write_json(dataset / manifest.NAME, values)
 
     def _summary(

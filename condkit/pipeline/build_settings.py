@@ -8,7 +8,7 @@ from typing import Any
 
 from condkit.annotators.annotator import AnnotationPlan, plan_annotation
 from condkit.annotators.licensing import require_commercial_use
-from condkit.captions import make_captioner
+from condkit.captions import licensing, make_captioner
 from condkit.captions.base import Captioner
 from condkit.datasets.filters import FilterSettings, read_filters
 from condkit.runtime import Runtime
@@ -95,11 +95,13 @@ def decide(wishes: Wishes, runtime: Runtime) -> Decided:
     recipe = _rules(wishes.recipe) if wishes.recipe else _Rules()
     tables = _by_table(parse_assignments(wishes.settings))
     plan = _plan(wishes, recipe, tables["annotation"])
+    captioner = _captioner(wishes, recipe, tables["captions"], runtime)
     if wishes.commercial_only:
         require_commercial_use(plan)
+        licensing.require_commercial_use(captioner)
     return Decided(
         plan,
-        _captioner(wishes, recipe, tables["captions"], runtime),
+        captioner,
         _sizes(wishes, recipe, tables["sizes"]),
         read_filters(
             [*(f"{name}={value}" for name, value in tables["filters"].items()), *wishes.filters],
@@ -177,4 +179,6 @@ def _sizes(wishes: Wishes, recipe: _Rules, settings: Mapping[str, str]) -> SizeP
         own = {"mode": wishes.fit, **settings}
     if wishes.size is not None:
         own["size"] = wishes.size
+    if own.get("crop") == "random":
+        own.setdefault("seed", wishes.seed)
     return from_mapping(SizePolicy, own, where="sizes")

@@ -91,7 +91,7 @@ def build(
     if not specs:
         raise ConfigError("no condition is asked for; name at least one")
     limits = Filters(filters or FilterSettings())
-    limits.check([spec.name for spec in specs], opened.given)
+    limits.check({**dict.fromkeys(spec.name for spec in specs), **plan.as_dict()}, opened.given)
     columns = tuple(c for c in data_columns(plan) if data and c.condition not in given)
     job = BuildJob(
         source=opened,

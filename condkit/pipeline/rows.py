@@ -109,8 +109,9 @@ class RowMaker:
         if isinstance(decoded, Rejection):
             return decoded
         original = self.filters.of_source(decoded.original_hw)
-        if original.reason:
-            return Rejection(item.relative, "filter", original.reason)
+        too_small = original.reason or self.sizes.too_small(decoded.original_hw)
+        if too_small:
+            return Rejection(item.relative, "filter", too_small)
         transform = self.sizes.transform_for(decoded.original_hw, key=item.sha256)
         image = transform.apply(decoded.image, "image")
         looked = self.filters.of_picture(image)

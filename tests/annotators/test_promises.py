@@ -309,7 +309,7 @@ def observed(request, annotator):
             seen.first = inputs[0].detach().float()
 
     with pytest.MonkeyPatch.context() as patch, annotator(request.param, "cuda:1") as made:
-        patch.setattr("condkit.annotators.base.choose_device", choose_device)
+        patch.setattr("condkit.runtime.choose_device", choose_device)
         made.load()
         hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
         try:

@@ -1,4 +1,4 @@
-"""Every odd file that is known goes through `build`: to the row of its table, or to its rejection."""
+"""Every odd file that is known goes through `build`: to its row, or to its rejection."""
 
 from __future__ import annotations
 

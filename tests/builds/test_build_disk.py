@@ -85,7 +85,7 @@ def test_a_full_disk_is_told_and_with_more_room_the_build_goes_on(
 def test_a_disk_may_get_full_at_any_stage_of_any_format(
     layout, zygote, photos, tree, finished_files, small_disk
 ):
-    told = fill_and_go_on(zygote, photos, tree, finished_files, small_disk, layout, growth=1.25)
+    told = fill_and_go_on(zygote, photos, tree, finished_files, small_disk, layout, growth=1.4)
     assert len(set(told)) >= 3
 
 

@@ -399,7 +399,7 @@ def test_a_column_becomes_text(value, expected, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({}, "no column 'text' or 'caption' or 'prompt' or 'captions' (columns: none)"),
+        ({}, "no column 'text' or 'caption' or 'prompt' or 'captions' or 'txt' (columns: none)"),
         ({"capton": "x"}, "(columns: capton)"),
         ({"text": None, "url": "x"}, "column 'text' has no text"),
         ({"text": float("nan")}, "column 'text' has no text"),

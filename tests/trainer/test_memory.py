@@ -7,6 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from condkit.errors import ConfigError
 from condkit.trainer.arithmetic import Meter, peak_of_name, step_arithmetic
 from condkit.trainer.base_loading import load_base
 from condkit.trainer.compute import resolve_compute
@@ -190,14 +191,14 @@ def measured(base, config, size: int, passes: int) -> int:
 def test_the_predicted_peak_is_what_the_allocator_gives_out(
     epsilon_base, small_run, settings, passes
 ):
-    """Row 1: within a tenth."""
+    """Row 1: within a twentieth."""
     base = load_base(str(epsilon_base), resolve_compute("cpu", "fp32"))
     config = small_run(data__batch_size="8", **settings)
     most = measured(base, config, 128, passes)
     control_net = new_control_net(base, ControlConfig(), 0)
     memory = predict_memory(base, control_net, config, (32, 32))
     moving = memory.activations + memory.gradients
-    assert moving == pytest.approx(most, rel=0.1)
+    assert moving == pytest.approx(most, rel=0.05)
 
 
 def test_memory_follows_the_settings(epsilon_base, small_run):
@@ -298,3 +299,34 @@ def test_the_command_prints_the_plan_and_makes_no_folder(dataset, epsilon_base, 
     assert figures["memory"]["peak"] > figures["memory"]["weights"] > 0
     assert figures["arithmetic"]["total"] * figures["batch"] == figures["step_flops"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sizes_of_streamed_pictures_have_to_be_given(
+    epsilon_base, small_run, tmp_path, monkeypatch
+):
+    import datasets
+
+    from condkit.imageio import encode_png
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    png = {"bytes": encode_png(np.zeros((64, 64, 3), np.uint8)), "path": None}
+    features = {
+        "image": datasets.Image(),
+        "conditioning_image": datasets.Image(),
+        "text": datasets.Value("string"),
+    }
+    columns = {"image": [png] * 2, "conditioning_image": [png] * 2, "text": ["a", "b"]}
+    table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    (tmp_path / "data").mkdir()
+    table.to_parquet(tmp_path / "data" / "train.parquet")
+    options = {"base": str(epsilon_base), "device": "cpu", "dtype": "fp32"}
+
+    def plan_of(**settings):
+        config = small_run(data__streaming="true", **settings)
+        return plan_training(config, tmp_path / "data", **options)
+
+    with pytest.raises(ConfigError, match=r"--dry-run: .*set data\.resolution"):
+        plan_of()
+    plan = plan_of(data__resolution="64")
+    assert (plan.rows, plan.sizes) == (None, (((64, 64), 1.0),))
+    assert ("training rows", "streamed") in list(plan.lines())

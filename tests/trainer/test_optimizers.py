@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from condkit.errors import DependencyError
+from condkit.errors import ConfigError, DependencyError
 from condkit.trainer.base_loading import load_base
 from condkit.trainer.compute import resolve_compute
 from condkit.trainer.config import ControlConfig
@@ -331,3 +331,24 @@ def test_a_loop_that_ends_early_leaves_no_thread_behind():
     assert next(results) == 1
     results.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("condkit-ahead")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optim.name": "adam8bit"}, "did you mean 'adamw8bit'"),
+        ({"ema.decay": "1"}, r"ema\.decay: expected 0 to below 1, got 1"),
+        ({"control.unlock_decoder": "-1"}, r"control\.unlock_decoder: expected 0 or more steps"),
+        ({"control.decoder_lr": "0"}, r"control\.decoder_lr: expected more than 0"),
+        ({"compute.peak_tflops": "0"}, r"compute\.peak_tflops: expected more than 0"),
+        (
+            {"compute.shard": "true", "control.unlock_decoder": "5"},
+            r"compute\.shard: expected false with control\.unlock_decoder",
+        ),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(settings, message):
+    from condkit.trainer.recipes import load_recipe
+
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("canny", settings)
