@@ -17,7 +17,7 @@ models, to try the script out.
 - `fine-tuning`: the UNet trained without a ControlNet, with everything that `condkit` has.
 
 The ways take turns of `--warmup` steps that are not timed and `--steps` that are, `--rounds` of
-them, or fewer where the next round would go beyond `--minutes`. Speeds are medians of the turns,
+them, or fewer where another round would go beyond `--minutes`. Speeds are medians of the turns,
 and ratios are medians of the ratios within a round, so that what else the machine does disturbs
 both sides. On a card, and with `--anew`, a way is made anew for each turn, as not all fit beside
 each other.
@@ -55,7 +55,7 @@ from training_models import KINDS, Kind, make_base, make_pairs
 from training_ways import CondkitRun, FineTuning
 
 from condkit.device import free_memory, is_out_of_memory
-from condkit.errors import DeviceMemoryError
+from condkit.errors import ConfigError, DeviceMemoryError
 from condkit.trainer.arithmetic import peak_of, step_arithmetic
 from condkit.trainer.compute import Compute, training_compute
 from condkit.trainer.config import TrainConfig
@@ -156,6 +156,7 @@ class Bench:
     peaks: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _runs: dict[str, tuple[Run, int]] = field(default_factory=dict)
+    _took: dict[str, float] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     @property
@@ -176,17 +177,29 @@ class Bench:
         """One turn of a way; what does not fit into memory is noted and left out from now on."""
         if way in self.failed:
             return
+        began, seconds = time.monotonic(), None
         try:
             seconds = self._measured(way)
         except (RuntimeError, MemoryError, DeviceMemoryError) as error:
             if not (isinstance(error, DeviceMemoryError) or is_out_of_memory(error)):
                 raise
-            self.failed[way] = "out of memory"
-            self._runs.pop(way, None)
+        self._took[way] = time.monotonic() - began
+        if seconds is None:
+            # By now the error has let go of what it held.
             free_memory()
+            self.failed[way] = "out of memory"
             return
         self.times.setdefault(way, []).append(seconds)
         print(f"{self.kind.name}, {way}: {seconds:.3f} s per step", file=sys.stderr, flush=True)
+
+    def expected(self) -> float:
+        """Seconds that one more round takes: as the last turns, of kept ways their steps alone."""
+        steps = self.arguments.warmup + self.arguments.steps
+        return sum(
+            steps * self.times[way][-1] if way in self._runs else took
+            for way, took in self._took.items()
+            if way not in self.failed
+        )
 
     def _measured(self, way: str) -> float:
         """Seconds per step."""
@@ -270,7 +283,10 @@ def main() -> None:
     arguments = _arguments()
     logging.basicConfig(level=logging.WARNING)
     diffusers.utils.logging.set_verbosity_error()
-    compute = training_compute(arguments.device, arguments.dtype)
+    try:
+        compute = training_compute(arguments.device, arguments.dtype)
+    except ConfigError as error:
+        sys.exit(f"training.py: {error}")
     bases = {kind.base: kind for kind in _kinds(arguments, compute)}
 
     def load(name: str, compute: Compute, **_: Any) -> Any:  # noqa: ANN401
@@ -284,7 +300,7 @@ def main() -> None:
 
 
 def _all(arguments: argparse.Namespace, compute: Compute, kinds: Sequence[Kind]) -> None:
-    began, longest = time.monotonic(), 0.0
+    limit = time.monotonic() + 60 * arguments.minutes
     facts = machine(str(compute.device)) | {"dtype": _word(compute.dtype)}
     best = {dtype: measured_best(compute.device, dtype) for dtype in {compute.dtype, torch.float32}}
     with tempfile.TemporaryDirectory() as temporary:
@@ -295,14 +311,11 @@ def _all(arguments: argparse.Namespace, compute: Compute, kinds: Sequence[Kind])
             make_pairs(folder, kind.side, max(8, 2 * batch))
             benches.append(Bench(kind, batch, compute, arguments, folder))
         for number in range(arguments.rounds):
-            start = time.monotonic()
-            if number and start - began + longest > 60 * arguments.minutes:
-                break
             for bench in benches:
+                if number and time.monotonic() + bench.expected() > limit:
+                    continue
                 for way in arguments.ways or USUAL[bench.kind.name]:
                     bench.turn(way)
-            # The first round is longer than the others: it compiles.
-            longest = time.monotonic() - start
         for bench in benches:
             bench.close()
             if not bench.is_on_card and not arguments.no_memory:

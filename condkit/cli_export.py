@@ -24,10 +24,11 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="A run: diffusers (default; a folder with a model card) or single-file (for A1111 "
-            "and ComfyUI). A dataset: parquet, imagefolder, webdataset, fill50k, kohya, "
-            "simpletuner, or tree, which serves Hugging Face, diffusers, kohya and fill50k at "
-            "once.",
+            help="A run: diffusers (default; a folder with a model card), single-file (for A1111 "
+            "and ComfyUI) or control-lora (of a run with control.lora_rank: the differences from "
+            "the base alone, for ComfyUI). A dataset: parquet, imagefolder, webdataset, fill50k, "
+            "kohya, simpletuner, or tree, which serves Hugging Face, diffusers, kohya and fill50k "
+            "at once.",
         ),
     ] = None,
     dtype: Annotated[

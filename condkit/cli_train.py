@@ -14,6 +14,7 @@ from condkit.cli_options import Device, DryRun, Dtype, DtypeOption, Json, Offlin
 
 if TYPE_CHECKING:
     from condkit.trainer.config import TrainConfig
+    from condkit.trainer.control_watch import ControlReport
     from condkit.trainer.loop import TrainProgress
 
 
@@ -95,7 +96,15 @@ def train(
     )
     if summary.stopped is not None:
         terminal.result(f"ended early: {summary.stopped}")
+    if summary.control is not None:
+        terminal.result(_control_line(summary.control))
     terminal.result(f"ControlNet: {summary.controlnet}")
+
+
+def _control_line(control: ControlReport) -> str:
+    share = "" if control.share is None else f" ({control.share:.0%} of the way to real pictures)"
+    came = "has not set in" if control.set_in is None else f"set in at step {control.set_in}"
+    return f"control {came}; score {control.score:.3f}{share}, best at step {control.best}"
 
 
 def _show(bar: terminal.Bar) -> Callable[[TrainProgress], None]:

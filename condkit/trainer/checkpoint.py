@@ -16,9 +16,10 @@ from typing import Any
 
 from condkit import atomic
 from condkit.errors import TrainingError
+from condkit.trainer.control_lora import lora_state, plain_state, rank_of, resumed_state
 from condkit.trainer.decoder import put_decoder, read_decoder, save_decoder
 from condkit.trainer.identity import RunIdentity, check_same_run
-from condkit.trainer.learner import CONTROL, DECODER, Learner
+from condkit.trainer.learner import DECODER, Learner
 from condkit.trainer.run_folder import RunFolder, RunRecord
 from condkit.types import ConditionSpec
 
@@ -33,6 +34,8 @@ _CONTROLNET = "controlnet"
 _AVERAGE = "ema"
 _BEST = "best.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+LORA_WEIGHTS = "control_lora.safetensors"
+"""What a Control-LoRA trained; the file beside it has the differences added in."""
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -136,8 +139,12 @@ def save_control_net(control_net: Any, folder: Path, spec: ConditionSpec) -> Non
 
     control_net.save_config(folder)
     # Not save_pretrained: safetensors takes no channels_last tensors.
-    weights = {k: v.detach().cpu().contiguous() for k, v in control_net.state_dict().items()}
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+    parts = {_WEIGHTS: plain_state(control_net)}
+    if rank_of(control_net):
+        parts[LORA_WEIGHTS] = lora_state(control_net)
+    for name, part in parts.items():
+        weights = {k: v.detach().cpu().contiguous() for k, v in part.items()}
+        save_file(weights, folder / name, metadata={"format": "pt"})
     atomic.write_json(folder / "condition.json", spec.as_dict())
 
 
@@ -211,11 +218,18 @@ def restore(checkpoint: Path, learner: Learner, identity: RunIdentity) -> int:
         ) from error
 
 
-def _restore_weights(checkpoint: Path, learner: Learner, state: Mapping[str, Any]) -> None:
+def _saved_state(folder: Path, learner: Learner) -> dict[str, Any]:
+    """The saved weights under the names that they have in training."""
     from safetensors.torch import load_file
 
+    if rank_of(learner.control_net):
+        return resumed_state(learner.control_net, load_file(folder / LORA_WEIGHTS))
+    return load_file(folder / _WEIGHTS)
+
+
+def _restore_weights(checkpoint: Path, learner: Learner, state: Mapping[str, Any]) -> None:
     folder = checkpoint / _CONTROLNET
-    learner.load_weights(load_file(folder / _WEIGHTS))
+    learner.load_weights(_saved_state(folder, learner))
     if state["unlocked_decoder"]:
         # The hash of the base as it was: later it could not be told from the changed one.
         _ = learner.base.fingerprint
@@ -224,9 +238,7 @@ def _restore_weights(checkpoint: Path, learner: Learner, state: Mapping[str, Any
 
 
 def _restore_averages(checkpoint: Path, learner: Learner, state: Mapping[str, Any]) -> None:
-    from safetensors.torch import load_file
-
     folder = checkpoint / _AVERAGE
-    tensors = {CONTROL: lambda: load_file(folder / _WEIGHTS), DECODER: lambda: read_decoder(folder)}
     for part, average in learner.averages.items():
-        average.load(tensors[part](), int(state["ema_updates"][part]))
+        tensors = read_decoder(folder) if part == DECODER else _saved_state(folder, learner)
+        average.load(tensors, int(state["ema_updates"][part]))

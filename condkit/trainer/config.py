@@ -48,6 +48,10 @@ class ControlConfig:
             encoder: a folder in diffusers layout, a training run's folder, or a `.safetensors`,
             `.pth` or `.ckpt` file under diffusers' or the original release's names. The paper's
             lines and scribbles began as canny.
+        lora_rank: Train a Control-LoRA: the copied encoder stays as the base has it, and each of
+            its linear layers and convolutions gets a difference of at most this rank (128 and 256
+            are usual); hint encoder and zero convolutions are trained whole. 0 trains all of it.
+            It may start from a Control-LoRA of the same rank alone.
         only_mid: Train and use the middle block's output alone, as the paper does for small
             data and cards; trained further with `only_mid = false` (through `start_from`), the
             encoder's outputs come back at zero.
@@ -60,6 +64,7 @@ class ControlConfig:
 
     embedding_channels: tuple[int, ...] | None = None
     start_from: str | None = None
+    lora_rank: int = 0
     only_mid: bool = False
     unlock_decoder: int | None = None
     decoder_lr: float = 2e-6
@@ -75,6 +80,7 @@ class ControlConfig:
             "control.embedding_channels: a ControlNet that is started from has its own; "
             "leave one of control.embedding_channels and control.start_from out",
         )
+        require(self.lora_rank >= 0, f"control.lora_rank: expected 0 or more, got {self.lora_rank}")
         after = self.unlock_decoder
         require(
             after is None or after >= 0,
@@ -249,6 +255,59 @@ class PreviewConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchConfig:
+    """How control is measured during training, always on the same pairs and seeds.
+
+    Attributes:
+        every: Optimizer steps between two measurements, each with a checkpoint; the last step is
+            measured too. 0 measures nothing.
+        pairs: Pairs that are generated, from the validation split (the training split where there
+            is none); at least 2.
+        steps: DDIM steps per picture.
+        guidance: Classifier-free guidance scale.
+        seed: Seed of the first picture's noise; the next one takes the next number.
+    """
+
+    every: int = 0
+    pairs: int = 16
+    steps: int = 20
+    guidance: float = 3.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"watch.every: expected 0 or more steps, got {self.every}")
+        require(self.pairs >= 2, f"watch.pairs: expected at least 2, got {self.pairs}")
+        require(self.steps >= 1, f"watch.steps: expected at least 1, got {self.steps}")
+        require(self.guidance >= 0, f"watch.guidance: expected 0 or more, got {self.guidance}")
+        require(self.seed >= 0, f"watch.seed: expected 0 or more, got {self.seed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopConfig:
+    """When a run ends before `run.steps`; needs `watch.every`.
+
+    Attributes:
+        control_score: End as soon as the control score is this high; None never does.
+        plateau: End after so many measurements in a row without a better score, once control has
+            set in; None never does.
+    """
+
+    control_score: float | None = None
+    plateau: int | None = None
+
+    def __post_init__(self) -> None:
+        score, plateau = self.control_score, self.plateau
+        require(
+            score is None or 0.0 < score <= 1.0,
+            f"stop.control_score: expected a score over 0 and up to 1, got {score}",
+        )
+        require(
+            plateau is None or plateau >= 1,
+            f"stop.plateau: expected at least 1 measurement, got {plateau}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """All settings of a training run.
 
@@ -269,6 +328,8 @@ class TrainConfig:
         compute: Memory against time.
         checkpoint: Saving.
         preview: Pictures during training.
+        watch: Measuring control during training.
+        stop: Ending early.
     """
 
     condition: str
@@ -285,6 +346,8 @@ class TrainConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
 
     def __post_init__(self) -> None:
         require(bool(self.condition), "condition: expected a dataset column such as canny")
@@ -294,4 +357,13 @@ class TrainConfig:
             "compute.shard: expected false with control.unlock_decoder or compute.compile, got "
             "true",
         )
+        require(
+            not self.compute.shard or self.control.lora_rank == 0,
+            "compute.shard: expected false with control.lora_rank, whose trained part is small, "
+            "got true",
+        )
         require(bool(self.base), "base: expected a model folder, a hub id or condkit/tiny")
+        require(
+            self.watch.every > 0 or self.stop == StopConfig(),
+            "watch.every: expected more than 0 with stop.control_score or stop.plateau, got 0",
+        )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condkit.errors import TrainingError
 from condkit.trainer.base_model import BaseModel
-from condkit.trainer.checkpoint import saved_control_net
+from condkit.trainer.checkpoint import LORA_WEIGHTS, saved_control_net
 from condkit.trainer.config import ControlConfig
+from condkit.trainer.control_lora import (
+    MARKER,
+    add_control_lora,
+    load_lora_state,
+    merge_control_lora,
+    rank_of,
+    whole_layers,
+)
 from condkit.trainer.decoder import has_decoder
 from condkit.trainer.ldm_keys import from_ldm
 from condkit.trainer.run_folder import read_record
@@ -62,8 +71,12 @@ def initial_control_net(base: BaseModel, config: ControlConfig, seed: int) -> An
     """
     if config.start_from is None:
         control_net = new_control_net(base, config, seed)
+    elif config.lora_rank:
+        control_net = _existing_lora(Path(config.start_from).expanduser(), base, config.lora_rank)
     else:
         control_net = _existing(Path(config.start_from).expanduser(), base)
+    if config.lora_rank and config.start_from is None:
+        add_control_lora(control_net, config.lora_rank, seed)
     if config.only_mid:
         _connect_middle_only(control_net)
     return control_net.train()
@@ -72,13 +85,7 @@ def initial_control_net(base: BaseModel, config: ControlConfig, seed: int) -> An
 def _existing(path: Path, base: BaseModel) -> Any:  # noqa: ANN401
     if path.is_file():
         return read_single_file(path, base)
-    if (path / "run.json").is_file():
-        path = saved_control_net(path, read_record(path))
-    if not path.is_dir():
-        raise TrainingError(
-            f"control.start_from={str(path)!r}: there is no such file or folder; give a diffusers "
-            "folder, a training run's folder, or a .safetensors, .pth or .ckpt file"
-        )
+    path = _folder(path)
     if has_decoder(path):
         logger.warning(
             "%s was trained with its base's decoder unlocked; this run begins with the base's own "
@@ -86,6 +93,45 @@ def _existing(path: Path, base: BaseModel) -> Any:  # noqa: ANN401
             path,
         )
     return load_control_net(path, base)
+
+
+def _folder(path: Path) -> Path:
+    if (path / "run.json").is_file():
+        path = saved_control_net(path, read_record(path))
+    if not path.is_dir():
+        raise TrainingError(
+            f"control.start_from={str(path)!r}: there is no such file or folder; give a diffusers "
+            "folder, a training run's folder, or a .safetensors, .pth or .ckpt file"
+        )
+    return path
+
+
+def _existing_lora(path: Path, base: BaseModel, rank: int) -> Any:  # noqa: ANN401
+    """A Control-LoRA to train on; its differences stay apart from the base's weights."""
+    config = ControlConfig()
+    if not path.is_file():
+        folder = _folder(path)
+        path = folder / LORA_WEIGHTS
+        if path.is_file():
+            shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            channels = tuple(shape["conditioning_embedding_out_channels"])
+            config = ControlConfig(embedding_channels=channels)
+    state = _read_tensors(path) if path.is_file() else {}
+    if not any(name.endswith(".down") for name in state):
+        raise TrainingError(
+            f"control.start_from: control.lora_rank={rank} goes on from a Control-LoRA alone, and "
+            f"{path} is none; leave control.lora_rank out to train the whole ControlNet"
+        )
+    control_net = new_control_net(base, config, 0)
+    whole = whole_layers(control_net, state)
+    load_lora_state(control_net, state)
+    if rank_of(control_net) != rank:
+        raise TrainingError(
+            f"control.lora_rank={rank}: the Control-LoRA in {path} has rank "
+            f"{rank_of(control_net)}; give that"
+        )
+    add_control_lora(control_net, rank, 0, whole=whole)
+    return control_net
 
 
 def _connect_middle_only(control_net: Any) -> None:  # noqa: ANN401
@@ -164,6 +210,7 @@ def read_single_file(path: Path, base: BaseModel) -> Any:  # noqa: ANN401
     Args:
         path: A `.safetensors` file, or a pickle (`.pth`, `.ckpt`), of which only plain tensors are
             read; names of diffusers or of the original release, with or without `control_model.`.
+            The differences of a Control-LoRA are added to this base's weights.
         base: The model it is for.
 
     Returns:
@@ -174,9 +221,12 @@ def read_single_file(path: Path, base: BaseModel) -> Any:  # noqa: ANN401
     """
     control_net = new_control_net(base, ControlConfig(), 0)
     expected = control_net.state_dict()
-    state = from_ldm(
-        _read_tensors(path), expected, layers_per_block=int(control_net.config.layers_per_block)
-    )
+    tensors = _read_tensors(path)
+    if MARKER in tensors:
+        load_lora_state(control_net, tensors)
+        merge_control_lora(control_net)
+        return control_net.eval()
+    state = from_ldm(tensors, expected, layers_per_block=int(control_net.config.layers_per_block))
     wrong = [name for name, tensor in expected.items() if state[name].shape != tensor.shape]
     if wrong:
         raise TrainingError(

@@ -103,6 +103,41 @@ def evaluate(
     return evaluation
 
 
+def redetector(
+    condition: str, data: Path, runtime: Runtime
+) -> Callable[[Sequence[RgbImage]], list[MapPixels]]:
+    """What detects a dataset's condition on pictures.
+
+    With the detector and parameters that the dataset's manifest records; where there is no manifest
+    (a dataset that condkit did not build), with the condition's own defaults. Networks are loaded
+    for each call and let go after it, so that training has their memory.
+
+    Args:
+        condition: The condition.
+        data: The dataset.
+        runtime: Device, precision and weight store.
+
+    Raises:
+        DatasetError: if the manifest does not say how the maps were made.
+        UnknownNameError: if condkit knows no such condition.
+    """
+    if (data / "manifest.json").is_file():
+        dataset = open_dataset(data)
+        plan = _plan(dataset.manifest, data, dataset.conditions[condition])
+    else:
+        plan = plan_annotation([condition])
+
+    def detect(pictures: Sequence[RgbImage]) -> list[MapPixels]:
+        maps: list[MapPixels] = []
+        with Annotator(plan, runtime) as annotator:
+            for first in range(0, len(pictures), DEFAULT_BATCH):
+                batch = annotator(pictures[first : first + DEFAULT_BATCH])
+                maps += [by_name[condition].pixels for by_name in batch]
+        return maps
+
+    return detect
+
+
 def write_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:
     """Write the figures and a grid: condition, real, with control, without, detected again."""
     atomic.write_json(folder.evaluation, evaluation.as_dict())

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from condkit import __version__, atomic
 from condkit.errors import OutputError, TrainingError
 from condkit.settings import choose
-from condkit.trainer.checkpoint import saved_control_net
+from condkit.trainer.checkpoint import LORA_WEIGHTS, saved_control_net
+from condkit.trainer.control_lora import published_names
 from condkit.trainer.decoder import DECODER_FILE, RECORD_FILE, has_decoder, read_decoder
 from condkit.trainer.ldm_keys import to_ldm
 from condkit.trainer.model_card import write_model_card
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ExportFormat: TypeAlias = Literal["diffusers", "single-file"]
-FORMATS = ("diffusers", "single-file")
+ExportFormat: TypeAlias = Literal["diffusers", "single-file", "control-lora"]
+FORMATS = ("diffusers", "single-file", "control-lora")
 DTYPES = ("fp32", "fp16", "bf16")
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -38,7 +39,7 @@ class Exported:
 
     Attributes:
         path: The folder or file.
-        format: "diffusers" or "single-file".
+        format: "diffusers", "single-file" or "control-lora".
         keys: "diffusers" or "ldm": how the tensors are called.
         tensors: How many.
         dtype: Their type.
@@ -68,7 +69,9 @@ def export_run(
         output: The folder ("diffusers"), or the `.safetensors` file ("single-file").
         format: "diffusers" is a folder for `ControlNetModel.from_pretrained`, with a model card;
             "single-file" is for A1111 and ComfyUI: the original release's names for SD 1.x and
-            2.x, diffusers' names for SDXL, as those programs expect them.
+            2.x, diffusers' names for SDXL, as those programs expect them; "control-lora" is one
+            file for ComfyUI with the differences alone, of a run with `control.lora_rank`. The
+            other two forms of such a run have the differences added to the base's weights.
         dtype: Type of the weights: "fp16" (what is usually published), "bf16" or "fp32".
         overwrite: Replace what is there.
 
@@ -92,6 +95,8 @@ def export_run(
     state, config = _read(source, dtype)
     if format == "diffusers":
         return _write_folder(run, record, source, output, state, config, dtype)
+    if format == "control-lora":
+        return _write_lora(record, source, output, state, config, dtype)
     return _write_file(record, output, state, config, dtype)
 
 
@@ -150,7 +155,9 @@ def _write_folder(
         for name in shown:
             shutil.copyfile(run / name, temporary / name)
         size = (temporary / _WEIGHTS).stat().st_size
-        card = write_model_card(run, record, shown, is_xl=_is_xl(config))
+        trained = source / LORA_WEIGHTS
+        lora_size = trained.stat().st_size if trained.is_file() else None
+        card = write_model_card(run, record, shown, is_xl=_is_xl(config), lora_size=lora_size)
         atomic.write_text(temporary / "README.md", card)
     return Exported(
         path=str(output),
@@ -169,12 +176,7 @@ def _write_file(
     config: Mapping[str, Any],
     dtype: str,
 ) -> Exported:
-    from safetensors.torch import save
-
-    if output.suffix != ".safetensors":
-        raise OutputError(f"{output}: expected a file name that ends in .safetensors")
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder; give a file")
+    _check_file(output)
     if "shuffle" in output.name and record.condition.name != "shuffle":
         logger.warning(
             "%s: A1111 and ComfyUI pool the control of files that have 'shuffle' in their names; "
@@ -185,24 +187,77 @@ def _write_file(
     is_xl = _is_xl(config)
     if not is_xl:
         state = to_ldm(state, layers_per_block=int(config["layers_per_block"]))
-    metadata = {
-        "format": "pt",
-        "condkit": __version__,
-        "modelspec.architecture": f"{_family(config)}/controlnet",
-        "modelspec.title": f"ControlNet for {record.condition.name}",
-        "condition": json.dumps(record.condition.as_dict()),
-        "base_fingerprint": record.base_fingerprint,
-    }
-    data = save(state, metadata=metadata)
-    atomic.write_bytes(output, data)
+    size = _save_file(record, output, state, config, "ControlNet")
     return Exported(
         path=str(output),
         format="single-file",
         keys="diffusers" if is_xl else "ldm",
         tensors=len(state),
         dtype=dtype,
-        size=len(data),
+        size=size,
     )
+
+
+def _write_lora(
+    record: RunRecord,
+    source: Path,
+    output: Path,
+    full: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
+    dtype: str,
+) -> Exported:
+    from safetensors.torch import load_file
+
+    _check_file(output)
+    try:
+        state = load_file(source / LORA_WEIGHTS)
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"{source} is no Control-LoRA: the run trained the whole encoder; use --format "
+            "single-file, or train with control.lora_rank"
+        ) from error
+    layers_per_block = int(config["layers_per_block"])
+    published = published_names(state, list(full), layers_per_block=layers_per_block)
+    published = _cast(published, dtype)
+    size = _save_file(record, output, published, config, "Control-LoRA")
+    return Exported(
+        path=str(output),
+        format="control-lora",
+        keys="ldm",
+        tensors=len(published),
+        dtype=dtype,
+        size=size,
+    )
+
+
+def _check_file(output: Path) -> None:
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: expected a file name that ends in .safetensors")
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder; give a file")
+
+
+def _save_file(
+    record: RunRecord,
+    output: Path,
+    state: dict[str, torch.Tensor],
+    config: Mapping[str, Any],
+    kind: str,
+) -> int:
+    """Write one file that says what it is; its bytes."""
+    from safetensors.torch import save
+
+    metadata = {
+        "format": "pt",
+        "condkit": __version__,
+        "modelspec.architecture": f"{_family(config)}/{kind.lower()}",
+        "modelspec.title": f"{kind} for {record.condition.name}",
+        "condition": json.dumps(record.condition.as_dict()),
+        "base_fingerprint": record.base_fingerprint,
+    }
+    data = save(state, metadata=metadata)
+    atomic.write_bytes(output, data)
+    return len(data)
 
 
 def _is_xl(config: Mapping[str, Any]) -> bool:

@@ -201,7 +201,8 @@ def _streamed(
     name: str,
 ) -> DataSource:
     stream = StreamedTable(table, make)
-    first = islice(_encoded(preview, make.columns), max(1, config.preview.pairs))
+    pairs = max(1, config.preview.pairs, config.watch.pairs if config.watch.every else 1)
+    first = islice(_encoded(preview, make.columns), pairs)
     shown: PairedRows = [make(row, number) for number, row in enumerate(first)]
     if not len(shown):
         raise DatasetError(f"{make.name}: its {source.split} split is empty")

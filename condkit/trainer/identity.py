@@ -26,7 +26,7 @@ _FREE = (
     "cache.folder",
     "cache.shard_rows",
 )
-_FREE_TABLES = ("checkpoint", "preview", "compute")
+_FREE_TABLES = ("checkpoint", "preview", "compute", "watch", "stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,8 @@ class TrainingLoop:
         done: Optimizer steps done.
         stopped: Why the run ended before its last step, or None.
         checkpoint: The last checkpoint written.
+        begin: Asked once before the first step, with the step the run goes on from; None for
+            nothing.
     """
 
     config: TrainConfig
@@ -124,6 +126,7 @@ class TrainingLoop:
     done: int = 0
     stopped: str | None = None
     checkpoint: Path | None = None
+    begin: Judge | None = None
 
     def run(self, start: int) -> None:
         """Train from step `start` to the last one.
@@ -134,12 +137,28 @@ class TrainingLoop:
             OutputError: if a checkpoint cannot be written.
         """
         self.done = start
+        self._begin(start)
+        if self.stopped is not None:
+            logger.info("step %d: the run ends here: %s", start, self.stopped)
+            return
         accumulation, steps = self.config.optim.accumulation, self.config.run.steps
         with (
             closing(self.loader.batches(start * accumulation, steps * accumulation)) as examples,
             closing(ahead(examples, self.step.prepare, self.config.data.prefetch)) as batches,
         ):
             self._train(start, batches)
+
+    def _begin(self, start: int) -> None:
+        if self.begin is None:
+            return
+        self.learner.collect()
+        if self.ranks.is_main:
+            with self.learner.averaged():
+                judgement = self.begin(self.learner, start)
+            if judgement is not None:
+                self._take(start, judgement)
+        # Only the first rank has judged.
+        self.stopped = self.ranks.gather(self.stopped)[0]
 
     def _train(self, start: int, batches: Iterator[HostBatch]) -> None:
         watch = LossWatch()
@@ -203,7 +222,8 @@ class TrainingLoop:
         return done % self.config.run.log_every == 0 or self._saves(done) or self._previews(done)
 
     def _saves(self, done: int) -> bool:
-        return done % self.config.checkpoint.every == 0 or done == self.config.run.steps
+        watched = self.config.watch.every > 0 and done % self.config.watch.every == 0
+        return watched or done % self.config.checkpoint.every == 0 or done == self.config.run.steps
 
     def _previews(self, done: int) -> bool:
         every = self.config.preview.every

@@ -68,11 +68,14 @@ def meta_networks(unet: Any, control_net: Any, *, unlocked: bool = False) -> Met
     """
     import torch
 
+    from condkit.trainer.control_lora import add_control_lora, rank_of
     from condkit.trainer.decoder import decoder_parameters
 
     with torch.device("meta"):
         copy = type(unet).from_config(unet.config).eval().requires_grad_(False)
         control = type(control_net).from_config(control_net.config).train()
+        if rank := rank_of(control_net):
+            add_control_lora(control, rank, 0)
     for name, parameter in control_net.named_parameters():
         control.get_parameter(name).requires_grad_(parameter.requires_grad)
     if unlocked:

@@ -26,7 +26,12 @@ _SETTINGS = (
 
 
 def write_model_card(
-    run: Path, record: RunRecord, pictures: Sequence[str], *, is_xl: bool = False
+    run: Path,
+    record: RunRecord,
+    pictures: Sequence[str],
+    *,
+    is_xl: bool = False,
+    lora_size: int | None = None,
 ) -> str:
     """The card as Markdown with the hub's YAML head.
 
@@ -35,15 +40,19 @@ def write_model_card(
         record: What the run is about.
         pictures: File names beside the card that it should show.
         is_xl: Whether the base is SDXL, which has a pipeline of its own.
+        lora_size: Bytes in fp32 of what a Control-LoRA trained; None for any other run.
     """
     folder = RunFolder(run)
+    config = _read_json(folder.config)
     return "\n".join(
         [
             *_head(record),
             *_usage(record, is_xl),
             *_decoder(record),
-            *_making(record, _read_json(folder.config)),
+            *_control_lora(record, config, lora_size),
+            *_making(record, config),
             *_figures(_read_json(folder.evaluation)),
+            *_control(_read_json(folder.control)),
             *[line for name in pictures for line in (f"![{Path(name).stem}]({name})", "")],
         ]
     )
@@ -109,6 +118,22 @@ def _decoder(record: RunRecord) -> Iterator[str]:
     )
 
 
+def _control_lora(record: RunRecord, config: Mapping[str, Any], size: int | None) -> Iterator[str]:
+    """What is special about low-rank training."""
+    if size is None:
+        return
+    rank = config.get("control", {}).get("lora_rank")
+    yield from (
+        "## Control-LoRA",
+        "",
+        f"Trained as differences of rank {rank} at most from the encoder of {_base_name(record)}, "
+        f"{size / 4e6:.2f} million numbers ({size / 2e6:.1f} MB in fp16). This folder has them "
+        "added to the base's weights: it is a full ControlNet. `condkit export --format "
+        "control-lora` writes them alone, for ComfyUI.",
+        "",
+    )
+
+
 def _making(record: RunRecord, config: Mapping[str, Any]) -> Iterator[str]:
     yield from ("## How it was made", "", "| | |", "|---|---|")
     yield f"| trained with | condkit {__version__} |"
@@ -134,6 +159,27 @@ def _figures(evaluation: Mapping[str, Any]) -> Iterator[str]:
     for name, value in scores.items():
         text = f"{value:.3f}" if isinstance(value, float) else str(value)
         yield f"| {name.replace('_', ' ')} | {text} |"
+    yield ""
+
+
+def _control(watched: Mapping[str, Any]) -> Iterator[str]:
+    """How control came, where the run was watched."""
+    report, rise = watched.get("report"), watched.get("steepest")
+    if not report:
+        return
+    bounds, set_in = watched["bounds"], report["set_in"]
+    yield from ("## When control set in", "", "| figure | value |", "|---|---|")
+    yield f"| control set in at step | {'not yet' if set_in is None else set_in} |"
+    if rise:
+        yield (
+            f"| steepest rise | {rise['rise']:.3f} between step {rise['before']} and "
+            f"{rise['after']} |"
+        )
+    yield f"| {watched['score']}, last | {report['score']:.3f} |"
+    yield f"| floor: no control | {bounds['floor_none']:.3f} |"
+    yield f"| floor: another pair's map | {bounds['floor_shuffled']:.3f} |"
+    yield f"| ceiling: real pictures | {bounds['ceiling']:.3f} |"
+    yield f"| step of the best score | {report['best']} |"
     yield ""
 
 

@@ -60,6 +60,16 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def control(self) -> Path:
+        """`control.json`: how the control score went, where it was watched."""
+        return self.path / "control.json"
+
+    @property
+    def control_plot(self) -> Path:
+        """`control.svg`: the same as a drawing."""
+        return self.path / "control.svg"
+
+    @property
     def evaluation(self) -> Path:
         """`evaluation.json`, written by `condkit evaluate`."""
         return self.path / "evaluation.json"

@@ -62,7 +62,7 @@ class _TensorBoard:
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+            self._writer.add_scalar(_tag(name), value, step)
 
     def picture(self, step: int, picture: RgbImage) -> None:
         self._writer.add_image("preview", picture, step, dataformats="HWC")
@@ -79,10 +79,15 @@ class _Service:
         self._run = module.init(project="condkit", name=run.resolve().name, resume="allow")
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log({f"train/{name}": value for name, value in values.items()}, step=step)
+        self._run.log({_tag(name): value for name, value in values.items()}, step=step)
 
     def picture(self, step: int, picture: RgbImage) -> None:
         self._run.log({"preview": self._module.Image(picture)}, step=step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _tag(name: str) -> str:
+    """`train/loss` of `loss`; names that have a group already keep it."""
+    return name if "/" in name else f"train/{name}"

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from condkit import atomic
 from condkit.errors import OutputError, TrainingError
+from condkit.runtime import Runtime
 from condkit.settings import as_mapping
 from condkit.trainer.arithmetic import Meter, peak_of
 from condkit.trainer.checkpoint import complete_checkpoints, restore, save_trained
 from condkit.trainer.config import TrainConfig
 from condkit.trainer.control_net import initial_control_net
+from condkit.trainer.control_watch import ControlMeter, ControlReport, ControlWatch
 from condkit.trainer.distributed import RankSampler
+from condkit.trainer.evaluate import redetector
 from condkit.trainer.job import Job, prepare
 from condkit.trainer.latents import LatentCache, LatentEncoder
 from condkit.trainer.launching import joined
@@ -44,6 +47,7 @@ class TrainSummary:
         images_per_second: Training speed of the last log interval.
         loss: Mean loss of the last log interval.
         stopped: Why it ended before `run.steps`, or None.
+        control: How control went, where `watch.every` watched it.
     """
 
     run: str
@@ -54,6 +58,7 @@ class TrainSummary:
     images_per_second: float
     loss: float
     stopped: str | None = None
+    control: ControlReport | None = None
 
 
 def train(
@@ -82,7 +87,8 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "bf16" or "fp32"; the ControlNet's weights are fp32 in any case.
         offline: Take hub files from the local cache alone.
-        judge: Validates the weights at each checkpoint: gives a score, and may end the run.
+        judge: Validates the weights at each checkpoint: gives a score, and may end the run. None
+            is the watch over control, where `watch.every` asks for it.
         on_progress: Called after each optimizer step.
         on_cached: Called while `[cache]` is filled, with rows done, rows in all, and of what.
 
@@ -156,9 +162,11 @@ def _run(
     loss = _last_loss(job.folder) if start else float("nan")
     log = _open_folder(job, start) if job.ranks.is_main else None
     began = time.monotonic()
+    watch = _new_watch(job) if judge is None else None
     try:
-        loop = _new_loop(job, learner, log, judge, on_progress)
+        loop = _new_loop(job, learner, log, judge or watch, on_progress)
         loop.loss = loss
+        loop.begin = watch.begin if watch is not None else None
         _save_record(job, learner, "running", start, loss)
         loop.run(start)
     finally:
@@ -178,6 +186,7 @@ def _run(
         images_per_second=loop.images_per_second,
         loss=loop.loss,
         stopped=loop.stopped,
+        control=watch.report() if watch is not None and job.ranks.is_main else None,
     )
 
 
@@ -218,6 +227,25 @@ def _new_loop(
         on_saved=lambda step, loss: _save_record(job, learner, "running", step, loss),
         on_progress=on_progress,
     )
+
+
+def _new_watch(job: Job) -> ControlWatch | None:
+    """What judges checkpoints by their control score, where the settings want it."""
+    if job.config.watch.every == 0:
+        return None
+
+    def meter() -> ControlMeter:
+        device, data = str(job.base.compute.device), Path(job.data.sources[0].name)
+        # In fp32: the maps of a dataset were made so, if nothing else was asked for.
+        detect = redetector(job.spec.name, data, Runtime(device=device, dtype="fp32"))
+        return ControlMeter(job.base, job.data.preview_rows, job.spec, job.config, detect)
+
+    identity = {
+        "base": job.identity.base_fingerprint,
+        "dataset": job.identity.manifest_sha256,
+        "dtype": job.identity.dtype,
+    }
+    return ControlWatch(meter, job.folder, job.config, identity)
 
 
 def _new_meter(job: Job, learner: Learner) -> Meter:
