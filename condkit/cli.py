@@ -227,14 +227,19 @@ def conditions(
 
 @app.command()
 def recipes() -> None:
-    """List the training recipes, and what hardware each one can be fitted to."""
+    """List the recipes of datasets and of training, and the hardware these can be fitted to."""
+    from condkit.datasets.build_recipes import available_build_recipes, load_build_recipe
     from condkit.trainer.recipes import available_recipes, hardware_profiles, load_recipe
 
     rows = [
-        (name, load_recipe(name, {}).summary, ", ".join(hardware_profiles(name)))
+        ("train", name, load_recipe(name, {}).summary, ", ".join(hardware_profiles(name)))
         for name in available_recipes()
     ]
-    terminal.table(("recipe", "what it trains", "--hardware"), rows)
+    rows += [
+        ("build --recipe", name, load_build_recipe(name).summary, "")
+        for name in available_build_recipes()
+    ]
+    terminal.table(("for", "recipe", "what it makes", "--hardware"), rows)
 
 
 @app.command()
