@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from condkit.trainer.control_curve import SET_IN_SHARE, Bounds, Point, set_in
+from condkit.trainer.control_curve import Bounds, Point, set_in
 
 _WIDTH, _HEIGHT = 720, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 168, 40, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 168, 56, 48
 _LABEL = 14
 """Least distance of two labels in pixels."""
 
@@ -93,7 +93,7 @@ class _Drawing:
             return
         x, right_half = self.x(step), self.x(step) > (_LEFT + _WIDTH - _RIGHT) / 2
         yield _line(x, _TOP, x, _HEIGHT - _BOTTOM, "#777", dashed=True)
-        text = f"control sets in: step {step} ({SET_IN_SHARE:.0%} of the way)"
+        text = f"control sets in at step {step}"
         beside = (x - 5, "end") if right_half else (x + 5, "start")
         yield _text(beside[0], _TOP - 4, text, anchor=beside[1], colour="#555")
 

@@ -15,8 +15,9 @@ from condkit.settings import as_mapping
 from condkit.trainer.arithmetic import Meter, peak_of
 from condkit.trainer.checkpoint import complete_checkpoints, restore, save_trained
 from condkit.trainer.config import TrainConfig
+from condkit.trainer.control_meter import ControlMeter
 from condkit.trainer.control_net import initial_control_net
-from condkit.trainer.control_watch import ControlMeter, ControlReport, ControlWatch
+from condkit.trainer.control_watch import ControlReport, ControlWatch
 from condkit.trainer.distributed import RankSampler
 from condkit.trainer.evaluate import redetector
 from condkit.trainer.job import Job, prepare

@@ -23,9 +23,9 @@ from condkit.trainer.control_curve import (
     stop_reason,
     without_improvement,
 )
+from condkit.trainer.control_meter import ControlMeter, unchanged_random_state
 from condkit.trainer.control_plot import control_svg
 from condkit.trainer.control_scores import score_of
-from condkit.trainer.control_watch import ControlMeter, unchanged_random_state
 from condkit.trainer.data import HIDDEN, hint_from_map
 from condkit.trainer.known_conditions import spec_of
 from condkit.trainer.model_card import write_model_card
