@@ -232,14 +232,14 @@ def recipes() -> None:
     from condkit.trainer.recipes import available_recipes, hardware_profiles, load_recipe
 
     rows = [
-        ("train", name, load_recipe(name, {}).summary, ", ".join(hardware_profiles(name)))
+        (name, "train", load_recipe(name, {}).summary, ", ".join(hardware_profiles(name)))
         for name in available_recipes()
     ]
     rows += [
-        ("build --recipe", name, load_build_recipe(name).summary, "")
+        (name, "build --recipe", load_build_recipe(name).summary, "")
         for name in available_build_recipes()
     ]
-    terminal.table(("for", "recipe", "what it makes", "--hardware"), rows)
+    terminal.table(("recipe", "for", "what it makes", "--hardware"), rows)
 
 
 @app.command()

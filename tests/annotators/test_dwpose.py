@@ -380,7 +380,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(
         "condkit.runtime.choose_device", lambda name: torch.device("cuda", 1)
     )
-    monkeypatch.setattr("condkit.annotators.base.choose_dtype", lambda name, device: torch.float32)
+    monkeypatch.setattr("condkit.runtime.choose_dtype", lambda name, device: torch.float32)
 
 
 def test_a_gpu_that_was_asked_for_is_never_silently_the_cpu(network_file, gpu):

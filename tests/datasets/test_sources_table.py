@@ -312,7 +312,8 @@ def test_two_tables_for_one_folder_are_an_error(root):
         open_source(root)
 
 
-def test_a_split_of_a_folder_with_tables_is_taken_alone(root):
+def test_a_split_of_a_folder_with_tables_is_taken_alone(tmp_path):
+    root = tmp_path
     for name in ("train", "test"):
         (root / name).mkdir()
         (root / name / "a.png").write_bytes(b"x")

@@ -180,7 +180,8 @@ class ParquetRows:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path, buffer_size=buffer_size)
+            # Buffering ahead would hold a whole row group.
+            return pq.ParquetFile(self.path, buffer_size=buffer_size, pre_buffer=False)
         except (OSError, ValueError) as error:
             raise self._broken(error) from error
 
