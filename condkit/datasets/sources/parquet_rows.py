@@ -24,7 +24,6 @@ LARGE_GROUP_BYTES = 64 << 20
 """Row groups above this size are read from front to back and never held whole. Some writers put a
 whole file into one group."""
 STREAMED_ROWS = 16
-STREAM_BUFFER_BYTES = 1 << 20
 
 
 class ParquetRows:
@@ -89,7 +88,7 @@ class ParquetRows:
             return self._large[1]
 
     def _rows_from(self, group: int, start: int) -> Iterator[Values]:
-        file = self._open(buffer_size=STREAM_BUFFER_BYTES)
+        file = self._open(mapped=True)
         before = 0
         try:
             for batch in file.iter_batches(STREAMED_ROWS, row_groups=[group], use_threads=False):
@@ -176,12 +175,12 @@ class ParquetRows:
                 "begin anew"
             )
 
-    def _open(self, *, buffer_size: int = 0) -> pq.ParquetFile:
+    def _open(self, *, mapped: bool = False) -> pq.ParquetFile:
         import pyarrow.parquet as pq
 
         try:
-            # Buffering ahead would hold a whole row group.
-            return pq.ParquetFile(self.path, buffer_size=buffer_size, pre_buffer=False)
+            # A large group may be one page, which a reader that is not mapped holds whole.
+            return pq.ParquetFile(self.path, memory_map=mapped, pre_buffer=not mapped)
         except (OSError, ValueError) as error:
             raise self._broken(error) from error
 
