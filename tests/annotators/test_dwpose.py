@@ -377,9 +377,7 @@ def network_file(tmp_path):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(
-        "condkit.runtime.choose_device", lambda name: torch.device("cuda", 1)
-    )
+    monkeypatch.setattr("condkit.runtime.choose_device", lambda name: torch.device("cuda", 1))
     monkeypatch.setattr("condkit.runtime.choose_dtype", lambda name, device: torch.float32)
 
 

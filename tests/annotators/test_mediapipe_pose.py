@@ -174,9 +174,7 @@ def test_a_damaged_bundle_is_an_error_that_names_it(tmp_path):
 
 def test_a_gpu_that_was_asked_for_is_an_error_and_auto_is_the_cpu(real_weights, monkeypatch):
     """Row 21: the CPU never stands in silently."""
-    monkeypatch.setattr(
-        "condkit.runtime.choose_device", lambda name: torch.device("cuda", 0)
-    )
+    monkeypatch.setattr("condkit.runtime.choose_device", lambda name: torch.device("cuda", 0))
     monkeypatch.setattr("condkit.runtime.choose_dtype", lambda name, device: torch.float32)
     plan = plan_annotation(["openpose"], WHEEL)
     with pytest.raises(ConfigError, match=r"mediapipe runs on the CPU"):
