@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from condkit.captions.base import Captions, WithoutNetwork, reject
-from condkit.captions.texts import Lines, Missing, Texts, UnusableTextError, from_value
+from condkit.captions.reading import Reader
+from condkit.captions.texts import Lines, Missing, Texts, from_value
 from condkit.settings import as_mapping, suggest
-from condkit.types import Rejection, RgbImage, SourceFile
+from condkit.types import SourceFile
 
 COLUMNS = ("text", "caption", "prompt", "captions", "txt")
 """The columns that may hold captions, in this order; the last is WebDataset's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetadataCaptions(WithoutNetwork):
+class MetadataCaptions(Reader):
     """A column of the source is the caption: of a table, a Hugging Face dataset, an archive.
 
     A list of texts is several captions. A number is taken as its text; None and NaN are no
@@ -42,24 +41,6 @@ class MetadataCaptions(WithoutNetwork):
     def reads(self, source: SourceFile) -> tuple[Path, ...]:
         """Nothing: the columns come with the picture."""
         return ()
-
-    def __call__(
-        self, images: Sequence[RgbImage], sources: Sequence[SourceFile]
-    ) -> list[Captions | Rejection]:
-        """The column's text for each image, or a rejection where there is none."""
-        return [self.read(source) for source in sources]
-
-    def read(self, source: SourceFile) -> Captions | Rejection:
-        """The captions of one image, without a look at its pixels."""
-        try:
-            texts = self.find(source)
-        except UnusableTextError as error:
-            return reject(source, str(error))
-        if texts is None and self.missing == "empty":
-            texts = ("",)
-        if texts is None:
-            return reject(source, self._nothing(source))
-        return Captions(texts, self.name)
 
     def find(self, source: SourceFile) -> Texts | None:
         """The captions of one image; None where there are none.

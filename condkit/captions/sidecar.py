@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from condkit.captions.base import Captions, WithoutNetwork, reject
+from condkit.captions.reading import Reader
 from condkit.captions.texts import (
     Lines,
     Missing,
@@ -20,7 +20,7 @@ from condkit.captions.texts import (
 )
 from condkit.errors import ConfigError
 from condkit.settings import as_mapping
-from condkit.types import Rejection, RgbImage, SourceFile
+from condkit.types import SourceFile
 
 JSON_KEYS = ("caption", "text", "prompt")
 """The fields of a JSON file that may hold its captions, in this order."""
@@ -29,7 +29,7 @@ _JSON = ".json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SidecarCaptions(WithoutNetwork):
+class SidecarCaptions(Reader):
     """The file beside an image holds its caption.
 
     For `cat.jpg` the first of `cat.jpg.txt`, `cat.jpg.caption`, `cat.jpg.json`, `cat.txt`,
@@ -76,24 +76,6 @@ class SidecarCaptions(WithoutNetwork):
             if path.suffix.lower() != _JSON:
                 break
         return tuple(found)
-
-    def __call__(
-        self, images: Sequence[RgbImage], sources: Sequence[SourceFile]
-    ) -> list[Captions | Rejection]:
-        """What stands beside each image, or a rejection where it is missing or unreadable."""
-        return [self.read(source) for source in sources]
-
-    def read(self, source: SourceFile) -> Captions | Rejection:
-        """The captions of one image, without a look at its pixels."""
-        try:
-            texts = self.find(source)
-        except UnusableTextError as error:
-            return reject(source, str(error))
-        if texts is None and self.missing == "empty":
-            texts = ("",)
-        if texts is None:
-            return reject(source, self._nothing(source))
-        return Captions(texts, self.name)
 
     def find(self, source: SourceFile) -> Texts | None:
         """The captions of one image; None where there are none.
