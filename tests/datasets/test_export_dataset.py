@@ -380,7 +380,7 @@ def test_the_command_lists_what_fits_a_dataset(options, message, built, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "parquet"], "one of diffusers, single-file; got 'parquet'"),
+        (["--format", "parquet"], "one of diffusers, single-file, control-lora; got 'parquet'"),
         (["--dtype", "int8"], "--dtype: .* one of fp32, fp16, bf16"),
         (["-c", "canny"], "--condition: not for the export of a training run"),
         (["--split", "train"], "--split: not for the export of a training run"),
