@@ -181,7 +181,9 @@ def test_the_command_line_lists_recipes_with_their_hardware_and_takes_it(tmp_pat
     listed = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "200"})
     assert listed.exit_code == 0
     for name in available_recipes():
-        (line,) = (line for line in listed.output.splitlines() if line.split()[:1] == [name])
+        (line,) = (
+            line for line in listed.output.splitlines() if line.split()[:2] == [name, "train"]
+        )
         assert all(profile in line for profile in hardware_profiles(name))
     words = ["train", "canny", "--data", str(tmp_path), "-o", str(tmp_path / "run")]
     refused = CliRunner().invoke(app, [*words, "--hardware", "80g"])
