@@ -59,7 +59,6 @@ class Draft:
             DatasetError: if the source cannot be read.
         """
         self._source = source
-        self._begun = begun
         with reported(None):
             # The empty name makes a file that only this connection knows.
             self._store = sqlite3.connect("", uri=True, check_same_thread=False)
@@ -126,7 +125,7 @@ class Draft:
         for before, now in self._looked_at(look, workers):
             if len(found) >= most:
                 break
-            if before is None or now is None or before.content == now.content:
+            if before is None or before.content == now.content:
                 continue
             name = now.entry.relative
             if before.sha256 != now.sha256 or before.problem != now.problem:
@@ -145,7 +144,7 @@ class Draft:
             workers: Threads that do.
             on_looked: See `OnLooked`.
         """
-        looked = (now for _, now in self._looked_at(look, workers) if now is not None)
+        looked = (now for _, now in self._looked_at(look, workers))
         count = 0
         while batch := [_looked(one) for one in itertools.islice(looked, 1000)]:
             with reported(None):
@@ -205,7 +204,7 @@ class Draft:
 
     def _looked_at(
         self, look: Fingerprinter, workers: int
-    ) -> Iterator[tuple[Fingerprint | None, Fingerprint | None]]:
+    ) -> Iterator[tuple[Fingerprint | None, Fingerprint]]:
         """What each usable entry was when the dataset was begun, and what it is now, by name."""
 
         def look_at(rows: list[tuple[Any, ...]]) -> list[tuple[Fingerprint | None, Fingerprint]]:
